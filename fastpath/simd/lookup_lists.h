@@ -1,0 +1,49 @@
+/* The second half of an IPv6 bulk lookup: from entries to values, by lists.
+ *
+ * Owns: the rounds over those addresses of a chunk whose entry is still a reference to a block.
+ * Never: branches on the outcome of a search; whether an address needs another
+ * round only moves the end of the next list. The loads of a round are independent and overlap.
+ *
+ * Included once for each instruction set, which defines
+ *     LISTS_TARGET             its function attribute
+ *     LISTS_NAME(name)         the name with its suffix
+ *     LISTS_RANK(block, key)   position of the last key <= key
+ */
+
+enum { LISTS_NAME(CHUNK) = 256 }; /* addresses of a chunk: entries, lists and keys stay in the L1 cache */
+
+LISTS_TARGET static inline uint32_t LISTS_NAME(search)(const struct fib6 *fib, uint32_t entry, uint64_t high,
+                                                       uint64_t low)
+{
+    const struct fib_block *block = fib->blocks + (entry & FIB_INDEX);
+    uint32_t window = fib_window(entry), key;
+    if (__builtin_expect(window < 64, 1)) /* a block's window starts at bit 8 or later */
+        key = (uint32_t)((high << window | low >> (64 - window)) >> 32);
+    else
+        key = (uint32_t)(low << (window - 64) >> 32);
+    return block->entries[LISTS_RANK(block, key)];
+}
+
+/* A block, long before it is searched. */
+LISTS_TARGET static inline void LISTS_NAME(prefetch)(const struct fib6 *fib, uint32_t entry)
+{
+    __builtin_prefetch(fib->blocks + (entry & FIB_INDEX));
+}
+
+/* values[] of n <= CHUNK addresses hold entries; `list` names the n_list that are blocks. */
+LISTS_TARGET static inline void LISTS_NAME(resolve)(const struct fib6 *fib, const uint64_t *addresses,
+                                                    uint32_t *values, uint32_t *list, size_t n_list)
+{
+    while (n_list) {
+        size_t again = 0;
+        for (size_t k = 0; k < n_list; k++) {
+            uint32_t i = list[k];
+            uint32_t entry = LISTS_NAME(search)(fib, values[i], addresses[2 * i], addresses[2 * i + 1]);
+            values[i] = entry;
+            LISTS_NAME(prefetch)(fib, entry & (0u - (entry >> 31))); /* a value fetches block 0: no branch */
+            list[again] = i;
+            again += entry >> 31;
+        }
+        n_list = again;
+    }
+}

@@ -1,0 +1,69 @@
+# The compiled forwarding tables (FIB) and their one writer.
+#
+# Owns: the published versions of both families, and the routes they were compiled from.
+# Never: changes what readers see; a change makes a new version and stores one pointer.
+# Invariant: `ipv4` and `ipv6` always point to a complete version, which stays
+# readable until every reader online at the time has reported to the Reclaimer.
+#
+# A reader, between qsbr_online and the next report:
+#     cdef const fib4 *fib = fib4_current(&table.ipv4)
+#     value = fib4_find(fib, address)            # host order; 0 = no route
+# One loaded pointer is one consistent version of the whole table.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from fastpath.atomic cimport atomic_pointer_load
+from fastpath.table.qsbr cimport Reclaimer
+from fastpath.table.fib_pool cimport fib_block, trie
+from fastpath.table.rib cimport rib, rib_match, rib_route
+
+cdef extern from "fastpath/simd/fib.h" nogil:
+    struct fib4:
+        const uint16_t *narrow
+        const uint32_t *wide
+        uint32_t top[256]
+    struct fib6:
+        const uint32_t *nodes
+        const fib_block *blocks
+        uint32_t top[256]
+    uint32_t fib4_find(const fib4 *fib, uint32_t address) noexcept
+    uint32_t fib6_find(const fib6 *fib, uint64_t high, uint64_t low) noexcept
+
+cdef enum:
+    FIB_VALUE_MAX = 0x7fffffff
+
+cdef inline const fib4 *fib4_current(fib4 **slot) noexcept nogil:
+    return <const fib4 *>atomic_pointer_load(slot)
+
+cdef inline const fib6 *fib6_current(fib6 **slot) noexcept nogil:
+    return <const fib6 *>atomic_pointer_load(slot)
+
+# A prefix of either family; IPv4 in the top 32 bits of `high`.
+cdef struct prefix:
+    uint64_t high, low
+    uint32_t length
+
+cdef struct family:            # the writer's side of one family
+    rib routes
+    trie compiled
+    bint values_wide           # some value exceeded 16-bit entries
+    bint broken                # a change could not be compiled: the next one rebuilds
+
+cdef class Fib:
+    cdef fib4 *ipv4            # published; readers load these two with acquire
+    cdef fib6 *ipv6
+    cdef readonly Reclaimer reclaimer
+    cdef family v4, v6
+    # `version` is 4 or 6; `value` is 1 .. FIB_VALUE_MAX. Each call is one transaction: it happens as a
+    # whole for every reader, or raises (MemoryError) and leaves the table as it was.
+    cdef family *family_of(self, int version) noexcept
+    cdef uint32_t put(self, int version, const prefix *p, uint32_t value) except? 0xffffffff   # the value before, or 0
+    cdef uint32_t take(self, int version, const prefix *p) except? 0xffffffff                  # the value removed, or 0
+    cdef int put_many(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1
+    cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1
+    cdef int apply(self, int version, const prefix *p, uint64_t n) except -1
+    cdef int rebuild(self, int version) except -1
+    cdef int publish(self, int version, void *new) except -1
+    cdef int swap_pools(self, int version, void *new, trie *old) except -1
+    cdef void retire_pools(self, trie *t, uint64_t token) noexcept
+    cdef void discard(self, int version) noexcept
+    cdef void **slot_of(self, int version) noexcept

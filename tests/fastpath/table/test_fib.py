@@ -1,0 +1,191 @@
+"""The compiled tables against the linear twin, one change at a time, and what becomes of their memory."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from random import Random
+
+import numpy as np
+import pytest
+
+from fastpath.table.fib import Fib
+from fastpath.table.qsbr import Reclaimer
+from tests.fastpath.table.linear import BITS, Linear, edge_addresses, random_prefix
+
+NETWORK = {4: IPv4Network, 6: IPv6Network}
+ADDRESS = {4: IPv4Address, 6: IPv6Address}
+EMPTY = {"routes": 0, "ipv4": 1040, "ipv6": 1040}
+
+
+def change(random: Random, twin: Linear, fib: Fib, bases: list[int], most: int) -> None:
+    if twin.routes and random.random() < 0.4:
+        prefix = random.choice(list(twin.routes))
+        assert fib.remove(NETWORK[twin.version](prefix)) == twin.routes.pop(prefix)
+        return
+    prefix = random_prefix(random, twin.bits, bases)
+    twin.routes[prefix] = random.randint(1, most)
+    fib.insert(NETWORK[twin.version](prefix), twin.routes[prefix])
+
+
+def compare(random: Random, twin: Linear, fib: Fib) -> None:
+    known = random.sample(list(twin.routes), min(4, len(twin.routes)))
+    for address in [*edge_addresses(known, twin.bits), random.getrandbits(twin.bits)]:
+        expected = twin.find(address)
+        assert fib.find(ADDRESS[twin.version](address)) == expected
+        match = fib.longest(ADDRESS[twin.version](address))
+        assert (match[1] if match else 0) == expected
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("seed", range(30))
+def test_every_change_shows_as_in_the_twin(version, seed):
+    random = Random(seed)
+    twin, reclaimer = Linear(version), Reclaimer()
+    fib = Fib(reclaimer)
+    bases = [random.getrandbits(twin.bits) for _ in range(random.choice([1, 3, 20]))]
+    most = random.choice([2, 300, 40_000])
+    for step in range(250):
+        change(random, twin, fib, bases, most)
+        if step % 5 == 0:
+            compare(random, twin, fib)
+    listed = [((int(n.network_address), n.prefixlen), value) for n, value in fib.items()]
+    assert listed == sorted(twin.routes.items())
+    for prefix in random.sample(list(twin.routes), len(twin.routes)):
+        fib.remove(NETWORK[version](prefix))
+    reclaimer.synchronize()
+    assert reclaimer.waiting == 0
+    assert fib.memory == EMPTY
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_all_short_prefixes_and_their_withdrawal(version):
+    bits = BITS[version]
+    twin, fib = Linear(version), Fib(Reclaimer())
+    for length in range(9):
+        for i in range(1 << length):
+            twin.routes[i << (bits - length), length] = length * 256 + i + 1
+    for prefix, value in Random(1).sample(list(twin.routes.items()), len(twin.routes)):
+        fib.insert(NETWORK[version](prefix), value)
+    for length in range(8, -1, -1):
+        for i in range(256):
+            address = i << (bits - 8)
+            assert fib.find(ADDRESS[version](address)) == length * 256 + (i >> (8 - length)) + 1
+        for i in range(1 << length):
+            fib.remove(NETWORK[version]((i << (bits - length), length)))
+    assert len(fib) == 0
+
+
+def test_the_families_do_not_meet():
+    fib = Fib(Reclaimer())
+    fib.insert(IPv6Network("2000::/8"), 6)
+    assert fib.find(IPv4Address("32.0.0.1")) == 0
+    fib.insert(IPv4Network("0.0.0.0/0"), 4)
+    assert fib.find(IPv6Address("::1")) == 0
+    assert fib.find(IPv6Address("2001::1")) == 6
+
+
+def test_a_large_value_widens_the_entries_and_clear_narrows_them():
+    fib = Fib(Reclaimer())
+    fib.insert(IPv4Network("10.0.0.0/24"), 32767)
+    narrow = fib.memory["ipv4"]
+    fib.insert(IPv4Network("10.0.1.0/24"), 2**31 - 1)
+    assert fib.memory["ipv4"] > narrow
+    assert fib.find(IPv4Address("10.0.1.7")) == 2**31 - 1
+    assert fib.find(IPv4Address("10.0.0.7")) == 32767
+    fib.clear()
+    fib.insert(IPv4Network("10.0.0.0/24"), 1)
+    assert fib.memory["ipv4"] == narrow
+
+
+def test_more_nodes_than_sixteen_bits_can_name():
+    fib = Fib(Reclaimer())
+    n = 40_000
+    addresses = (np.arange(n, dtype=np.uint64) * 90_001 * 256 % 2**32 & 0xFFFFFF00).astype(np.uint32)
+    addresses = np.unique(addresses) + np.uint32(1)
+    values = np.arange(1, len(addresses) + 1, dtype=np.uint32) % 30_000 + 1
+    fib.load(4, addresses, np.full(len(addresses), 32, np.uint8), values)
+    for i in range(0, len(addresses), 997):
+        assert fib.find(IPv4Address(int(addresses[i]))) == values[i]
+        assert fib.find(IPv4Address(int(addresses[i]) + 1)) == 0
+
+
+def test_loading_equals_inserting():
+    random = Random(5)
+    bases = [random.getrandbits(128) for _ in range(20)]
+    routes = {random_prefix(random, 128, bases): random.randint(1, 99) for _ in range(3000)}
+    one, many = Fib(Reclaimer()), Fib(Reclaimer())
+    for prefix, value in routes.items():
+        one.insert(IPv6Network(prefix), value)
+    many.load(
+        6,
+        np.array([(a >> 64, a & 2**64 - 1) for a, _ in routes], np.uint64),
+        np.array([length for _, length in routes], np.uint8),
+        np.array(list(routes.values()), np.uint32),
+    )
+    assert one.items() == many.items()
+    assert one.reclaimer.reclaim() == many.reclaimer.reclaim() == 0
+    assert one.memory["ipv6"] == many.memory["ipv6"]
+
+
+@pytest.mark.parametrize(
+    ("address", "length", "value", "words"),
+    [
+        (0x0A000001, 8, 1, "route 1: bits set behind the prefix length 8"),
+        (0x0A000000, 33, 1, r"route 1: length 33 is not 0\.\.32"),
+        (0x0A000000, 8, 0, "route 1: value 0 is not"),
+        (0x0A000000, 8, 2**31, "route 1: value 2147483648 is not"),
+    ],
+)
+def test_a_wrong_route_in_an_array_changes_nothing(address, length, value, words):
+    fib = Fib(Reclaimer())
+    fib.insert(IPv4Network("10.0.0.0/8"), 7)
+    before = fib.items()
+    with pytest.raises(ValueError, match=words):
+        fib.load(
+            4,
+            np.array([0x0B000000, address], np.uint32),
+            np.array([8, length], np.uint8),
+            np.array([1, value], np.uint32),
+        )
+    assert fib.items() == before
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**31, True, "1", 1.0])
+def test_values_outside_the_range_are_refused(value):
+    fib = Fib(Reclaimer())
+    with pytest.raises(ValueError, match="must be an integer"):
+        fib.insert(IPv4Network("10.0.0.0/8"), value)
+    assert len(fib) == 0
+
+
+def test_what_is_not_a_route_cannot_be_withdrawn():
+    fib = Fib(Reclaimer())
+    fib.insert(IPv4Network("10.0.0.0/8"), 1)
+    with pytest.raises(KeyError):
+        fib.remove(IPv4Network("10.0.0.0/9"))
+    with pytest.raises(TypeError):
+        fib.remove("10.0.0.0/8")
+    assert len(fib) == 1
+
+
+def test_a_reader_that_stays_online_keeps_memory_and_then_frees_it():
+    reclaimer = Reclaimer()
+    fib = Fib(reclaimer)
+    slot = reclaimer.claim()
+    for i in range(10):
+        fib.insert(IPv4Network((i << 24, 8)), 1)
+    assert reclaimer.reclaim() == 0, "a claimed slot is offline until its reader says otherwise"
+    reclaimer.release(slot)
+    with pytest.raises(ValueError, match="not taken"):
+        reclaimer.release(slot)
+
+
+def test_slots_run_out_with_an_error():
+    reclaimer = Reclaimer(workers=62)
+    taken = [reclaimer.claim(), reclaimer.claim()]
+    assert sorted(taken) == [62, 63]
+    with pytest.raises(RuntimeError, match="all 64"):
+        reclaimer.claim()
+    for workers in (-1, 65):
+        with pytest.raises(ValueError, match="workers must be"):
+            Reclaimer(workers=workers)

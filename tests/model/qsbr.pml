@@ -1,0 +1,123 @@
+/* Publication and reclamation of a compiled table (fastpath/table/qsbr.pxd, fib.pyx).
+ *
+ * One writer publishes versions in three slots of memory; two readers, each
+ * three bursts, load the published pointer once a burst and use it until they report.
+ * A slot is freed when its token has passed, and may then hold another version.
+ *
+ * Checked: no reader ever uses a slot that was freed or filled anew since it
+ * loaded the pointer. Each mutant is one mistake; each must be found.
+ * Spin interleaves whole statements (sequential consistency): the memory orders
+ * are for ThreadSanitizer and the comment in qsbr.pxd.
+ */
+/* mutant: NO_WAIT */
+/* mutant: ADVANCE_BEFORE_PUBLISH */
+/* mutant: KEPT_ACROSS_QUIESCENT */
+/* mutant: LOADED_BEFORE_ONLINE */
+/* mutant: QUIESCENT_BEFORE_LAST_READ */
+/* mutant: OFFLINE_BEFORE_LAST_READ */
+
+#define READERS 2
+#define BURSTS 3
+#define SLOTS 3
+#define PUBLICATIONS 3
+
+byte epoch = 1;            /* the writer's clock */
+byte seen[READERS];        /* 0 = offline */
+byte published;            /* slot of the current version */
+bool live[SLOTS];          /* allocated */
+byte filled[SLOTS];        /* how often a slot was filled: a stale pointer shows */
+
+inline use(slot, was)
+{
+    assert(live[slot] && filled[slot] == was)
+}
+
+proctype reader(byte me)
+{
+    byte burst = 0, slot, was, now;
+#ifdef LOADED_BEFORE_ONLINE
+    atomic { slot = published; was = filled[slot] };
+#endif
+    now = epoch; seen[me] = now;                        /* online */
+    do
+    :: burst < BURSTS ->
+#ifdef KEPT_ACROSS_QUIESCENT
+        if
+        :: burst == 0 -> atomic { slot = published; was = filled[slot] }
+        :: else
+        fi;
+#else
+#ifndef LOADED_BEFORE_ONLINE
+        atomic { slot = published; was = filled[slot] };
+#else
+        if
+        :: burst > 0 -> atomic { slot = published; was = filled[slot] }
+        :: else
+        fi;
+#endif
+#endif
+        use(slot, was);
+#ifdef QUIESCENT_BEFORE_LAST_READ
+        now = epoch; seen[me] = now;
+        use(slot, was);
+#else
+        use(slot, was);
+        now = epoch; seen[me] = now;                    /* quiescent */
+#endif
+        burst++
+    :: burst == 1 ->                                    /* may go to sleep between bursts */
+#ifdef OFFLINE_BEFORE_LAST_READ
+        atomic { slot = published; was = filled[slot] };
+        seen[me] = 0;
+        use(slot, was);
+#else
+        seen[me] = 0;
+#endif
+        now = epoch; seen[me] = now;
+        burst++
+    :: burst == BURSTS -> break
+    od;
+    seen[me] = 0                                        /* offline */
+}
+
+inline wait_for(token)
+{
+    byte r = 0;
+    do
+    :: r < READERS -> (seen[r] == 0 || seen[r] >= token); r++
+    :: r == READERS -> break
+    od
+}
+
+proctype writer()
+{
+    byte count = 0, old, fresh, token;
+    do
+    :: count < PUBLICATIONS ->
+        if                                              /* any slot that is not in use */
+        :: !live[0] -> fresh = 0
+        :: !live[1] -> fresh = 1
+        :: !live[2] -> fresh = 2
+        fi;
+        atomic { live[fresh] = true; filled[fresh]++ };
+        old = published;
+#ifdef ADVANCE_BEFORE_PUBLISH
+        epoch++; token = epoch;
+        published = fresh;
+#else
+        published = fresh;
+        epoch++; token = epoch;
+#endif
+#ifndef NO_WAIT
+        wait_for(token);
+#endif
+        live[old] = false;
+        count++
+    :: count == PUBLICATIONS -> break
+    od
+}
+
+init
+{
+    atomic { live[0] = true; filled[0] = 1; run reader(0); run reader(1); run writer() }
+}
