@@ -1,0 +1,155 @@
+# Addresses and prefixes as text, without Python objects.
+#
+# Owns: reading and writing the notations of both families.
+# Never: guesses; text that is not exactly an address or a prefix is refused.
+# Invariant: what `prefix_write` wrote, `prefix_read` reads back.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from fastpath.table.fib cimport prefix
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum: AF_INET6
+    int inet_pton(int family, const char *text, void *address)
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    static inline uint64_t load_be64(const uint8_t *p)
+    {
+        uint64_t x;
+        memcpy(&x, p, 8);
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        x = __builtin_bswap64(x);
+    #endif
+        return x;
+    }
+    """
+    uint64_t load_be64(const uint8_t *p) noexcept nogil
+
+cdef enum:
+    TEXT_MAX = 50              # "xxxx:...:255.255.255.255/128" and its end
+    KEY_ADDRESS = 0x100        # flag of prefix_read: the text had no "/length"
+
+cdef inline const char *number_read(const char *text, const char *end, uint32_t most, uint32_t *number) noexcept nogil:
+    """One decimal number 0..most without leading zeroes: behind it, or NULL."""
+    cdef const char *p = text
+    number[0] = 0
+    while p < end and 48 <= p[0] <= 57 and p - text < 3:
+        number[0] = number[0] * 10 + <uint32_t>(p[0] - 48)
+        p += 1
+    if p == text or number[0] > most or (text[0] == 48 and p - text > 1):
+        return NULL
+    return p
+
+cdef inline const char *ipv4_read(const char *text, const char *end, uint32_t *address) noexcept nogil:
+    """Four numbers with dots: behind them, or NULL."""
+    cdef uint32_t number, i
+    address[0] = 0
+    for i in range(4):
+        if i:
+            if text == end or text[0] != 46:
+                return NULL
+            text += 1
+        text = number_read(text, end, 255, &number)
+        if text == NULL:
+            return NULL
+        address[0] = address[0] << 8 | number
+    return text
+
+cdef inline const char *ipv6_read(const char *text, const char *end, prefix *p) noexcept nogil:
+    """An IPv6 address up to the end or a slash: behind it, or NULL."""
+    cdef char copy[TEXT_MAX]
+    cdef uint8_t address[16]
+    cdef uint32_t n = 0
+    while text + n < end and text[n] != 47:
+        if n == TEXT_MAX - 1 or text[n] == 0:
+            return NULL
+        copy[n] = text[n]
+        n += 1
+    copy[n] = 0
+    if inet_pton(AF_INET6, copy, address) != 1:
+        return NULL
+    p.high = load_be64(address)
+    p.low = load_be64(address + 8)
+    return text + n
+
+cdef inline int prefix_read(const char *text, uint32_t n, prefix *p) noexcept nogil:
+    """Fill `p` from "address" or "address/length": 4 or 6, with KEY_ADDRESS for the first form; 0 when malformed."""
+    cdef const char *end = text + n
+    cdef const char *rest
+    cdef uint32_t address
+    cdef int version = 4
+    rest = ipv4_read(text, end, &address)
+    if rest != NULL:
+        p.high = <uint64_t>address << 32
+        p.low = 0
+    else:
+        version = 6
+        rest = ipv6_read(text, end, p)
+        if rest == NULL:
+            return 0
+    if rest == end:
+        p.length = 32 if version == 4 else 128
+        return version | KEY_ADDRESS
+    if rest[0] != 47 or number_read(rest + 1, end, 32 if version == 4 else 128, &p.length) != end:
+        return 0
+    return version
+
+cdef inline uint32_t decimal_write(uint32_t number, char *text) noexcept nogil:
+    """A number of up to three digits; how many bytes."""
+    cdef uint32_t n = 3 if number >= 100 else 2 if number >= 10 else 1
+    cdef uint32_t i = n
+    while i:
+        i -= 1
+        text[i] = <char>(48 + number % 10)
+        number //= 10
+    return n
+
+cdef inline uint32_t hexadecimal_write(uint32_t number, char *text) noexcept nogil:
+    """A number of up to four digits; how many bytes."""
+    cdef uint32_t n = 4 if number >= 0x1000 else 3 if number >= 0x100 else 2 if number >= 0x10 else 1
+    cdef uint32_t i = n
+    while i:
+        i -= 1
+        text[i] = <char>((48 if number & 15 < 10 else 87) + (number & 15))
+        number >>= 4
+    return n
+
+cdef inline uint32_t ipv4_write(uint64_t high, char *text) noexcept nogil:
+    cdef uint32_t n = 0, i
+    for i in range(4):
+        if i:
+            text[n] = 46
+            n += 1
+        n += decimal_write(<uint32_t>(high >> (56 - 8 * i)) & 255, text + n)
+    return n
+
+cdef inline uint32_t ipv6_write(uint64_t high, uint64_t low, char *text) noexcept nogil:
+    """RFC 5952: the first of the longest runs of two or more zero groups becomes "::"; no dotted form."""
+    cdef uint32_t groups[8]
+    cdef uint32_t i, run = 0, best = 1, best_end = 0, n = 0
+    for i in range(8):
+        groups[i] = <uint32_t>((high if i < 4 else low) >> (48 - 16 * (i & 3))) & 0xffff
+        run = 0 if groups[i] else run + 1
+        if run > best:
+            best, best_end = run, i + 1
+    i = 0
+    while i < 8:
+        if best_end and i == best_end - best:
+            text[n] = text[n + 1] = 58
+            n += 2
+            i = best_end
+            continue
+        if i and i != best_end:
+            text[n] = 58
+            n += 1
+        n += hexadecimal_write(groups[i], text + n)
+        i += 1
+    return n
+
+cdef inline uint32_t prefix_write(int version, uint64_t high, uint64_t low, uint32_t length, char *text) noexcept nogil:
+    """Write "address/length" (TEXT_MAX bytes of room); how many bytes."""
+    cdef uint32_t n = ipv4_write(high, text) if version == 4 else ipv6_write(high, low, text)
+    text[n] = 47
+    return n + 1 + decimal_write(length, text + n + 1)
