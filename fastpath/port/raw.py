@@ -1,0 +1,45 @@
+"""Raw tunnel ports: IP in IP, protocol 4 for inner IPv4 and 41 for inner IPv6.
+
+Owns: the two raw sockets of the ipip encapsulation on one local address.
+Never: sends or receives; the loop does (raw.pxd).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from fastpath.port.port import Port
+from fastpath.port.sockets import open_socket
+from fastpath.values import Tunnel
+
+IPPROTO_IPIP, IPPROTO_IPV6 = 4, 41
+TRAIN = 128  # packets of one sendmmsg; each is a datagram of its own
+
+
+class RawPort(Port):
+    kind = "raw"
+
+    def __init__(self, tunnel: Tunnel, sockets: tuple[socket.socket, socket.socket]) -> None:
+        descriptors = tuple(each.fileno() for each in sockets)
+        super().__init__(f"ipip/{tunnel.local}", "tunnel", inputs=descriptors, senders=descriptors, tunnel=tunnel)
+        self._sockets = sockets
+        self.segments_max = TRAIN
+
+    @classmethod
+    def open(cls, tunnel: Tunnel) -> RawPort:
+        """OSError as the kernel says it: EPERM without CAP_NET_RAW, EADDRNOTAVAIL for a foreign address."""
+        opened: list[socket.socket] = []
+        try:
+            for protocol in (IPPROTO_IPIP, IPPROTO_IPV6):
+                each = open_socket(tunnel.local, socket.SOCK_RAW, protocol)
+                opened.append(each)
+                each.bind((str(tunnel.local), 0))
+            return cls(tunnel, (opened[0], opened[1]))
+        except BaseException:
+            for each in opened:
+                each.close()
+            raise
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()

@@ -1,0 +1,105 @@
+"""TUN devices, made with python-pytun: opened with a virtio header and every offload the kernel grants.
+
+Owns: the device's life cycle (create or re-attach, offload ladder, persistence).
+Never: sets addresses, routes or MTU, or enters a namespace: the device is made
+in the namespace of the calling thread, and links are configured elsewhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterable
+from typing import Literal
+
+import pytun
+
+from fastpath.port.port import Port
+from fastpath.values import Address
+
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETPERSIST = 0x400454CB
+VNET_HEADER = 10  # bytes of struct virtio_net_hdr
+
+CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+LADDER = (
+    CSUM | TSO4 | TSO6 | TSO_ECN | USO4 | USO6,  # Linux >= 6.2
+    CSUM | TSO4 | TSO6 | TSO_ECN,
+    CSUM,
+)
+
+
+class TunPort(Port):
+    """A TUN device with one queue. `granted` is the rung of the offload ladder, 0 for none."""
+
+    kind = "tun"
+
+    def __init__(
+        self,
+        device: pytun.TunTapDevice,
+        role: Literal["pod", "host"],
+        addresses: Iterable[Address],
+        mtu: int,
+        granted: int,
+    ) -> None:
+        fd = device.fileno()
+        super().__init__(device.name, role, inputs=(fd,), senders=(fd,), addresses=addresses, mtu=mtu)
+        self.fd = fd
+        self.granted = granted
+        self.vnet_header = VNET_HEADER if granted else 0
+        self.takes_super = bool(granted & TSO4)
+        self.takes_super_udp = bool(granted & USO4)
+        self._device = device
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        role: Literal["pod", "host"],
+        addresses: Iterable[Address] = (),
+        mtu: int = 1500,
+        persist: bool = True,
+        offloads: bool = True,
+    ) -> TunPort:
+        """Make the device `name`, or take up the queue of a persistent one, in this thread's namespace.
+
+        Raises `pytun.Error` (an OSError) as the kernel says it: EPERM without
+        CAP_NET_ADMIN, EBUSY when another process holds the queue, ENOENT
+        without /dev/net/tun.
+        """
+        flags = pytun.IFF_TUN | pytun.IFF_NO_PI | (pytun.IFF_VNET_HDR if offloads else 0)
+        device = pytun.TunTapDevice(name=name, flags=flags)
+        try:
+            # pytun leaves its descriptor blocking and inheritable.
+            os.set_blocking(device.fileno(), False)
+            os.set_inheritable(device.fileno(), False)
+            granted = negotiate(device.fileno()) if offloads else 0
+            device.persist(persist)
+        except BaseException:
+            device.close()
+            raise
+        return cls(device, role, addresses, mtu, granted)
+
+    def close(self) -> None:
+        """Let go of the queue. A persistent device stays, with its addresses."""
+        self._device.close()
+
+    def delete(self) -> None:
+        """Let go of the queue and remove the device."""
+        fcntl.ioctl(self.fd, TUNSETPERSIST, 0)
+        self._device.close()
+
+
+def negotiate(fd: int) -> int:
+    """The first rung of the ladder the kernel accepts; CSUM alone still needs the virtio header."""
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER))
+    for rung in LADDER:
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, rung)
+        except OSError:
+            continue
+        return rung
+    return CSUM
