@@ -1,0 +1,108 @@
+"""What Python holds of the data plane: ports, tables, workers, counters."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Self
+
+from fastpath.port.port import Port
+from fastpath.table.fib import Fib
+from fastpath.table.qsbr import Reclaimer
+from fastpath.values import Address, Adjacency, Prefix
+
+WORKERS_MAX: int
+
+@dataclass(frozen=True, slots=True)
+class PortCounters:
+    """Wire packets, and bytes as they pass the port (with the tunnel's header on a tunnel port)."""
+
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int
+    dropped_packets: int
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A moment's sums over all workers. Packets are wire packets: a super-packet counts its segments.
+
+    received + created == sent + sum(drops.values()) whenever no burst is under way.
+    """
+
+    received: int
+    created: int
+    sent: int
+    drops: Mapping[str, int]
+    ports: Mapping[int, PortCounters]
+    adjacencies: Mapping[int, tuple[int, int]]  # number -> (packets, bytes) sent
+    events: Mapping[str, int]  # things that end no packet: see fastpath.events
+
+class Plane:
+    """The data plane of one node.
+
+    Every method may be called from one control thread at a time while the
+    workers run; none of them stops forwarding. What is removed is freed after
+    every worker has passed a quiescent point.
+    """
+
+    reclaimer: Reclaimer
+    fib: Fib
+    n_workers: int
+
+    def __init__(self, *, workers: int = 1, hash_key: bytes | None = None) -> None:
+        """`workers` threads, 1 to 64; `hash_key`, 8 bytes, is random unless a test fixes it."""
+
+    # -- ports -----------------------------------------------------------
+    def attach(self, opened: Port) -> int:
+        """Start to receive from a port; its number, stable until detached.
+
+        ValueError beyond 1024 ports, and for a memory port on a plane of several workers.
+        """
+    def detach(self, number: int) -> None:
+        """Stop using the port and wait until no worker sees it. Does not close it.
+
+        KeyError for an unknown number; ValueError while an adjacency uses it.
+        """
+    def update_port(self, number: int, *, addresses: Iterable[Address] | None = None, mtu: int | None = None) -> None:
+        """Change what a pod may use as source, or the MTU (bytes), at once."""
+    # -- tables ----------------------------------------------------------
+    def set_adjacency(self, value: Adjacency, number: int | None = None) -> int:
+        """Make adjacency `number` (a free one when None) mean `value`, at once, for every route to it.
+
+        ValueError, and nothing changed, for a value that cannot be: an unknown
+        port, a family that is not the tunnel's, a nested Spread.
+        """
+    def remove_adjacency(self, number: int) -> None:
+        """KeyError when there is none; ValueError while a route or a Spread refers to it."""
+    def set_route(self, prefix: Prefix, adjacency: int) -> None:
+        """Add or replace the route for `prefix`. ValueError for an unknown adjacency."""
+    def remove_route(self, prefix: Prefix) -> None:
+        """KeyError when there is no route for exactly `prefix`."""
+    def routes(self) -> dict[Prefix, int]:
+        """All routes, IPv4 first, in order of address and length."""
+    def lookup(self, address: Address) -> tuple[Prefix, int] | None:
+        """The longest match: prefix and adjacency number."""
+    def set_peers(self, peers: Mapping[Address, int]) -> None:
+        """Outer addresses whose packets are decapsulated, with the peer number of each."""
+    def set_gateway(self, ipv4: IPv4Address | None, ipv6: IPv6Address | None) -> None:
+        """Sources of the ICMP messages this node writes; None: it writes none of that family."""
+    # -- life ------------------------------------------------------------
+    def start(self) -> None:
+        """Start the worker threads. RuntimeError when they run already."""
+    def stop(self) -> None:
+        """Stop the workers and wait for them. Idempotent; ports stay open and keep their queues."""
+    def turn(self) -> int:
+        """One pass over all ports in the calling thread, for tests and embedding without threads.
+
+        Returns how many receives (super-packets count once) it served. RuntimeError while workers run.
+        """
+    # -- observing -------------------------------------------------------
+    def counters(self) -> Counters: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable when `take_events` has something, for a poll loop."""
+    def take_events(self) -> list[tuple[str, int]]:
+        """What the workers want the control plane to look at, once each:
+        ("path-mtu", adjacency number) after a datagram did not fit the underlay,
+        ("port-error", port number) when a device went away."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...

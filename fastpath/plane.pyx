@@ -1,0 +1,414 @@
+"""What Python holds of the data plane: ports, tables, workers, counters.
+
+Owns: the workers and the published tables; everything that is replaced goes
+through one release store here and to the reclaimer afterwards.
+Never: sees a packet.
+Invariant: one control thread changes it at a time; readers (the workers) are
+never stopped for a change.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.unistd cimport close as close_descriptor
+
+from fastpath.atomic cimport (
+    atomic_load_acquire, atomic_pointer_load, atomic_pointer_store, atomic_store32_release, atomic_store_release,
+)
+from fastpath.buffer cimport ARENA_BYTES
+from fastpath.counters cimport ADJACENCIES_MAX, EVENT_COUNT, PORTS_MAX
+from fastpath.port.port cimport port
+from fastpath.reason cimport REASON_COUNT
+from fastpath.records cimport adjacency_record, peer_record, port_record
+from fastpath.stage.reply cimport gateway, reply_limits_init
+from fastpath.stage.route cimport tunnel_ports, TUNNEL_PORTS_MAX
+from fastpath.system cimport (
+    epoll_create1, epoll_ctl, epoll_event, eventfd, read, write,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN,
+)
+from fastpath.table.adjacency cimport adjacency
+from fastpath.table.fib cimport Fib
+from fastpath.table.qsbr cimport Reclaimer
+from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICES_MAX
+from fastpath.worker cimport (
+    tables, worker, worker_run, worker_turn, INPUT_CONTROL, REPLY_ARENA_BYTES,
+)
+
+from fastpath.port.port import check_addresses
+from fastpath.port.sockets import segments_of_kernel
+from fastpath.events import EVENT_NAMES
+from fastpath.reasons import REASONS
+from fastpath.records import check_adjacency
+from fastpath.values import Deliver, Encapsulate, Spread
+
+WORKERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PortCounters:
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int
+    dropped_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    received: int
+    created: int
+    sent: int
+    drops: dict
+    ports: dict
+    adjacencies: dict
+    events: dict
+
+
+cdef class Plane:
+    """The data plane of one node. See plane.pyi for the contract of every method."""
+
+    cdef readonly Reclaimer reclaimer
+    cdef readonly Fib fib
+    cdef readonly int n_workers
+    cdef tables *shared
+    cdef worker **workers
+    cdef int bell
+    cdef bytes key
+    cdef dict ports                # number -> open port
+    cdef dict adjacencies          # number -> value
+    cdef list spare_ports          # numbers to use again, after a grace period
+    cdef list spare_adjacencies
+    cdef list threads
+    cdef unsigned int *references  # routes of each adjacency number
+
+    def __cinit__(self, *, int workers=1, bytes hash_key=None):
+        if not 1 <= workers <= WORKERS_MAX:
+            raise ValueError(f"workers must be 1..{WORKERS_MAX}, not {workers}")
+        self.key = os.urandom(8) if hash_key is None else hash_key
+        if len(self.key) != 8:
+            raise ValueError(f"hash_key must be 8 bytes, not {len(self.key)}")
+        self.reclaimer = Reclaimer(workers=workers)
+        self.fib = Fib(self.reclaimer)
+        self.ports, self.adjacencies = {}, {}
+        self.spare_ports, self.spare_adjacencies = [], []
+        self.threads = []
+        self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        self.shared = <tables *>calloc(1, sizeof(tables))
+        self.references = <unsigned int *>calloc(ADJACENCIES_MAX, sizeof(unsigned int))
+        self.workers = <worker **>calloc(workers, sizeof(worker *))
+        if self.shared == NULL or self.references == NULL or self.workers == NULL:
+            raise MemoryError
+        self.shared.four = &self.fib.ipv4
+        self.shared.six = &self.fib.ipv6
+        for i in range(workers):
+            self.workers[i] = self.make_worker(i)
+            self.n_workers += 1
+        self.set_gateway(None, None)
+        self.publish_tunnel_ports()
+
+    cdef worker *make_worker(self, uint32_t i) except NULL:
+        cdef worker *w = <worker *>calloc(1, sizeof(worker))
+        if w == NULL:
+            raise MemoryError
+        w.shared = self.shared
+        w.readers = self.reclaimer.readers
+        w.reader = i
+        w.key = int.from_bytes(self.key)
+        w.bell = self.bell
+        w.udp_segments = segments_of_kernel()
+        w.memory.base = w.bytes
+        w.memory.size = ARENA_BYTES
+        w.reply_memory.base = w.reply_bytes
+        w.reply_memory.size = REPLY_ARENA_BYTES
+        w.out.ports = self.shared.ports
+        w.out.count = &w.count
+        reply_limits_init(&w.limits, w.key)
+        w.epoll = epoll_create1(EPOLL_CLOEXEC)
+        w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if w.epoll < 0 or w.wake < 0:
+            raise OSError("no descriptor for a worker: raise the limit of open files (ulimit -n)")
+        watch(w.epoll, w.wake, INPUT_CONTROL)
+        return w
+
+    def __dealloc__(self):
+        for i in range(self.n_workers):
+            close_descriptor(self.workers[i].epoll)
+            close_descriptor(self.workers[i].wake)
+            free(self.workers[i])
+        free(self.workers)
+        if self.shared != NULL:
+            for i in range(PORTS_MAX):
+                free(self.shared.ports[i])
+            for i in range(ADJACENCIES_MAX):
+                free(self.shared.adjacencies[i])
+            free(self.shared.peers)
+            free(self.shared.gateways)
+            free(self.shared.tunnels)
+        free(self.shared)
+        free(self.references)
+        if self.bell > 0:
+            close_descriptor(self.bell)
+
+    cdef int publish(self, void *slot, void *record) except -1:
+        """Store a record where the workers find it; what stood there is freed when none can hold it."""
+        cdef void *before = atomic_pointer_load(slot)
+        atomic_pointer_store(slot, record)
+        if before != NULL:
+            self.reclaimer.retire(before)
+        self.reclaimer.reclaim()
+        return 0
+
+    # -- ports -----------------------------------------------------------
+    def attach(self, opened):
+        if opened.kind == "memory" and self.n_workers > 1:
+            raise ValueError("a memory port's rings have one reader and one writer: use a plane with one worker")
+        number = self.take_number(self.ports, self.spare_ports, PORTS_MAX, 0, "ports")
+        cdef port *record = port_record(number, opened, opened.addresses, opened.mtu)
+        self.publish(&self.shared.ports[number], record)
+        self.ports[number] = opened
+        try:
+            self.publish_tunnel_ports()
+            for which, fd in enumerate(opened.inputs):
+                watch(self.workers[number % self.n_workers].epoll, fd, number | which << 16)
+        except BaseException:
+            self.detach(number)
+            raise
+        return number
+
+    def detach(self, int number):
+        opened = self.port(number)
+        users = [n for n, value in self.adjacencies.items() if getattr(value, "port", None) == number]
+        if users:
+            raise ValueError(f"port {number} is used by adjacency {users[0]}: remove it first")
+        for fd in opened.inputs:
+            epoll_ctl(self.workers[number % self.n_workers].epoll, EPOLL_CTL_DEL, fd, NULL)
+        self.publish(&self.shared.ports[number], NULL)
+        del self.ports[number]
+        self.publish_tunnel_ports()
+        self.reclaimer.synchronize()
+        self.spare_ports.append(number)
+
+    def update_port(self, int number, *, addresses=None, mtu=None):
+        opened = self.port(number)
+        addresses = opened.addresses if addresses is None else check_addresses(addresses)
+        mtu = opened.mtu if mtu is None else mtu
+        cdef port *record = port_record(number, opened, addresses, mtu)
+        self.publish(&self.shared.ports[number], record)
+        opened.addresses, opened.mtu = addresses, mtu
+
+    cdef object port(self, int number):
+        """The open port behind a number; KeyError when there is none."""
+        if number not in self.ports:
+            raise KeyError(f"there is no port {number}")
+        return self.ports[number]
+
+    cdef int publish_tunnel_ports(self) except -1:
+        """The UDP ports that no pod's packet may be sent to in our name."""
+        cdef tunnel_ports *record = <tunnel_ports *>calloc(1, sizeof(tunnel_ports))
+        if record == NULL:
+            raise MemoryError
+        used = {p.tunnel.port for p in self.ports.values() if p.tunnel is not None and p.tunnel.port}
+        if len(used) > TUNNEL_PORTS_MAX:
+            free(record)
+            raise ValueError(f"tunnels use {len(used)} different UDP ports; {TUNNEL_PORTS_MAX} are supported")
+        for each in sorted(used):
+            record.ports[record.n] = each
+            record.n += 1
+        return self.publish(&self.shared.tunnels, record)
+
+    cdef int take_number(self, dict used, list spare, int limit, int first, str what) except -1:
+        """A number no worker can remember: a fresh one, or one whose grace period is over."""
+        for number in range(first + len(used) + len(spare), limit):
+            if number not in used and number not in spare:
+                return number
+        if not spare:
+            raise ValueError(f"there are already {limit - first} {what}")
+        self.reclaimer.synchronize()
+        return spare.pop()
+
+    # -- adjacencies -----------------------------------------------------
+    def set_adjacency(self, value, number=None):
+        check_adjacency(value, self.ports, self.adjacencies)
+        if number is None:
+            number = self.take_number(self.adjacencies, self.spare_adjacencies, ADJACENCIES_MAX, 1, "adjacencies")
+        elif not 1 <= number < ADJACENCIES_MAX:
+            raise ValueError(f"an adjacency number is 1..{ADJACENCIES_MAX - 1}, not {number}")
+        elif isinstance(value, Spread) and self.groups_of(number):
+            raise ValueError(f"adjacency {number} is a member of a Spread and cannot become one")
+        cdef adjacency *record = adjacency_record(number, value, self.ports)
+        self.publish(&self.shared.adjacencies[<uint32_t>number], record)
+        self.adjacencies[number] = value
+        return number
+
+    def remove_adjacency(self, int number):
+        if number not in self.adjacencies:
+            raise KeyError(f"there is no adjacency {number}")
+        if self.references[number]:
+            raise ValueError(f"adjacency {number} is used by {self.references[number]} routes: remove them first")
+        if self.groups_of(number):
+            raise ValueError(f"adjacency {number} is a member of Spread {self.groups_of(number)[0]}")
+        self.publish(&self.shared.adjacencies[number], NULL)
+        del self.adjacencies[number]
+        self.spare_adjacencies.append(number)
+
+    cdef list groups_of(self, int number):
+        """The Spread adjacencies that have this one as a member."""
+        return [n for n, value in self.adjacencies.items() if isinstance(value, Spread) and number in value.members]
+
+    # -- routes ----------------------------------------------------------
+    def set_route(self, prefix, int adjacency):
+        if adjacency not in self.adjacencies:
+            raise ValueError(f"there is no adjacency {adjacency}")
+        before = self.fib.get(prefix)
+        self.fib.insert(prefix, adjacency)
+        self.references[adjacency] += 1
+        if before:
+            self.references[<uint32_t>before] -= 1
+        self.reclaimer.reclaim()
+
+    def remove_route(self, prefix):
+        before = self.fib.get(prefix)
+        if not before:
+            raise KeyError(f"there is no route for {prefix}")
+        self.fib.remove(prefix)
+        self.references[<uint32_t>before] -= 1
+        self.reclaimer.reclaim()
+
+    def routes(self):
+        return dict(self.fib.items())
+
+    def lookup(self, address):
+        return self.fib.longest(address)
+
+    # -- peers and gateways ----------------------------------------------
+    def set_peers(self, peers):
+        self.publish(&self.shared.peers, peer_record(peers, int.from_bytes(self.key)))
+
+    def set_gateway(self, ipv4, ipv6):
+        cdef gateway *record = <gateway *>calloc(1, sizeof(gateway))
+        cdef bytes packed
+        if record == NULL:
+            raise MemoryError
+        if ipv4 is not None:
+            packed = ipv4.packed
+            record.has4 = True
+            memcpy(record.gateway4, <const char *>packed, 4)
+        if ipv6 is not None:
+            packed = ipv6.packed
+            record.has6 = True
+            memcpy(record.gateway6, <const char *>packed, 16)
+        self.publish(&self.shared.gateways, record)
+
+    # -- life ------------------------------------------------------------
+    def start(self):
+        if self.threads:
+            raise RuntimeError("the workers run already")
+        for i in range(self.n_workers):
+            self.workers[i].stopping = 0
+            thread = threading.Thread(target=self.run, args=(i,), name=f"towpath-worker-{i}", daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def run(self, int i):
+        """The body of worker thread `i`: returns after `stop`."""
+        with nogil:
+            worker_run(self.workers[i])
+
+    def stop(self):
+        for i in range(self.n_workers):
+            atomic_store32_release(&self.workers[i].stopping, 1)
+            wake(self.workers[i])
+        for thread in self.threads:
+            thread.join()
+        self.threads = []
+
+    def turn(self):
+        cdef uint32_t received = 0
+        if self.threads:
+            raise RuntimeError("turn() while the workers run: stop() them first")
+        for i in range(self.n_workers):
+            received += worker_turn(self.workers[i], 0)
+        return received
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # -- observing -------------------------------------------------------
+    def fileno(self):
+        """Readable when `take_events` has something; for the control plane's poll loop."""
+        return self.bell
+
+    def take_events(self):
+        cdef uint64_t rung, i
+        cdef notice *n
+        cdef worker *w
+        read(self.bell, &rung, 8)
+        found = []
+        for k in range(self.n_workers):
+            w = self.workers[k]
+            for i in range(w.out.notices_taken, atomic_load_acquire(&w.out.noticed)):
+                n = &w.out.notices[i & (NOTICES_MAX - 1)]
+                found.append(("path-mtu" if n.kind == NOTICE_PATH_MTU else "port-error", n.number))
+                atomic_store_release(&w.out.notices_taken, i + 1)
+        return found
+
+    def counters(self):
+        return Counters(
+            received=self.total(&self.workers[0].count.received),
+            created=self.total(&self.workers[0].count.created),
+            sent=self.total(&self.workers[0].count.sent),
+            drops=self.named([reason.name for reason in REASONS], &self.workers[0].count.drops[0]),
+            events=self.named(EVENT_NAMES, &self.workers[0].count.events[0]),
+            ports={number: self.port_counters(number) for number in self.ports},
+            adjacencies={number: self.adjacency_counters(number) for number in self.adjacencies},
+        )
+
+    cdef uint64_t total(self, uint64_t *first) noexcept:
+        """Sum over the workers of the counter that worker 0 keeps at `first`."""
+        cdef size_t offset = <char *>first - <char *>self.workers[0]
+        cdef uint64_t found = 0
+        for i in range(self.n_workers):
+            found += (<uint64_t *>(<char *>self.workers[i] + offset))[0]
+        return found
+
+    cdef object named(self, names, uint64_t *first):
+        """The non-zero counters of an array, by name."""
+        cdef uint64_t value
+        found = {}
+        for i, name in enumerate(names):
+            value = self.total(first + <size_t>i)
+            if value:
+                found[name] = value
+        return found
+
+    cdef object port_counters(self, uint32_t number):
+        cdef uint64_t *at = <uint64_t *>&self.workers[0].count.ports[number]
+        return PortCounters(
+            self.total(at), self.total(at + 1), self.total(at + 2), self.total(at + 3), self.total(at + 4)
+        )
+
+    cdef object adjacency_counters(self, uint32_t number):
+        cdef uint64_t *at = <uint64_t *>&self.workers[0].count.adjacencies[number]
+        return (self.total(at), self.total(at + 1))
+
+
+cdef int watch(int epoll, int fd, uint64_t tag) except -1:
+    cdef epoll_event event
+    event.events = EPOLLIN
+    event.data.u64 = tag
+    if epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+        raise OSError(f"descriptor {fd} cannot be polled")
+    return 0
+
+
+cdef void wake(worker *w) noexcept:
+    cdef uint64_t one = 1
+    write(w.wake, &one, 8)

@@ -1,0 +1,429 @@
+# transmit: packets that have an adjacency -> ports.
+#
+# Owns: the last step of the way out. Local ports get super-packets whole;
+# towards a tunnel, packets of one size to one peer leave as one train, a
+# super-packet is split at this last moment, headers into scratch memory and
+# payload by reference.
+# Never: waits for more packets to fill a train; what the burst holds is sent.
+# Invariant: packets of one flow leave in the order they came. A flow has one way
+# and one sender; a train remembers its flows in a Bloom filter, and before a flow
+# continues in another train, every train that may hold an earlier packet is sent.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from fastpath.atomic cimport atomic_load_acquire, atomic_store_release
+from fastpath.buffer cimport (
+    burst, packet, packet_bytes, packet_drop, iovec, GSO_UDP, GSO_ECN, HEADROOM, PACKET_NEEDS_CHECKSUM,
+    SEGMENTS_MAX,
+)
+from fastpath.counters cimport (
+    counters, port_counters, EVENT_FRAGMENTED, EVENT_SUPER_SPLIT, PORTS_MAX,
+)
+from fastpath.encap.registry cimport encap_put
+from fastpath.encap.tunnel cimport tunnel
+from fastpath.offload.complete cimport complete
+from fastpath.offload.fragment cimport fragment, fragment_begin, fragment_next
+from fastpath.offload.split cimport split, split_begin, split_next
+from fastpath.port.memory cimport memory_send, memory_send_train
+from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
+from fastpath.port.raw cimport raw_send
+from fastpath.port.tun cimport tun_send
+from fastpath.port.udp cimport udp_send
+from fastpath.reason cimport (
+    VERDICT_PASS, VERDICT_SENT, REASON_PORT_GONE, REASON_TX_ERROR, REASON_TX_FULL, REASON_TX_TOO_BIG,
+)
+from fastpath.system cimport EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM
+from fastpath.table.adjacency cimport adjacency, ADJACENCY_ENCAPSULATE
+
+cdef extern from * nogil:
+    """
+    #define lowest_bit(set) ((uint32_t)__builtin_ctz(set))
+    """
+    uint32_t lowest_bit(uint32_t set)  # of a set that is not empty
+
+cdef enum:
+    TRAINS_MAX = 16            # open at a time: mixed sizes and destinations of one burst
+    TRAIN_BYTES_MAX = 65507    # payload of one UDP send (IPv4: 65,535 - 20 - 8)
+    CUT_HEADER_MAX = 416       # encapsulation + IPv6 with 256 bytes of extensions + TCP with options
+    ALL_TRAINS = (1 << TRAINS_MAX) - 1
+    NOTICES_MAX = 64           # power of two
+    ENCAP_HEADER_MAX = 32
+
+cdef enum notice_kind:         # what a worker asks the control plane to look at
+    NOTICE_PATH_MTU = 1        # a single datagram did not fit: number of the adjacency
+    NOTICE_PORT_ERROR = 2      # a device broke: number of the port
+
+cdef struct notice:
+    uint32_t kind
+    uint32_t number
+
+cdef struct transmitter:
+    port **ports
+    counters *count
+    uint64_t noticed           # notices written so far, by the worker
+    uint64_t notices_taken     # notices read so far, by Python
+    notice notices[NOTICES_MAX]
+    uint32_t open              # bit i: train i holds something
+    uint64_t opened            # trains opened so far
+    uint64_t order[TRAINS_MAX] # when each was opened
+    train trains[TRAINS_MAX]
+    train cut                  # of the super-packet being split, or the packet being fragmented
+    uint8_t headers[(SEGMENTS_MAX + 1) * CUT_HEADER_MAX]
+    uint8_t linear[HEADROOM + 65536]
+
+# One source of header-and-payload pieces: the segments of a super-packet, or
+# the fragments of a packet.
+cdef struct cutter:
+    bint fragments
+    split segments
+    fragment pieces
+
+cdef inline void notify(transmitter *x, uint32_t kind, uint32_t number) noexcept nogil:
+    """Remember something for the control plane, once; what overflows will happen again."""
+    cdef uint64_t taken = atomic_load_acquire(&x.notices_taken)
+    cdef uint64_t i
+    cdef notice *n
+    for i in range(taken, x.noticed):
+        n = &x.notices[i & (NOTICES_MAX - 1)]
+        if n.kind == kind and n.number == number:
+            return
+    if x.noticed - taken < NOTICES_MAX:
+        n = &x.notices[x.noticed & (NOTICES_MAX - 1)]
+        n.kind = kind
+        n.number = number
+        atomic_store_release(&x.noticed, x.noticed + 1)
+
+cdef inline int reason_of(int error) noexcept nogil:
+    if error == EAGAIN or error == ENOBUFS or error == ENOMEM:
+        return REASON_TX_FULL
+    return REASON_TX_TOO_BIG if error == EMSGSIZE else REASON_TX_ERROR
+
+# -- trains ------------------------------------------------------------------
+
+cdef inline void train_send(transmitter *x, train *t) noexcept nogil:
+    """Send a train and account for each of its datagrams."""
+    cdef const port *target = port_at(x.ports, t.to.port)
+    cdef port_counters *at = &x.count.ports[t.to.port]
+    cdef uint32_t sent = 0, lost
+    cdef uint64_t bytes
+    cdef int error = 0
+    if target == NULL:
+        x.count.drops[REASON_PORT_GONE] += t.n_datagrams
+        return
+    if target.kind == PORT_UDP:
+        sent = udp_send(target, t, x.count, &error)
+    elif target.kind == PORT_RAW:
+        sent = raw_send(target, t, x.count, &error)
+    else:
+        sent = memory_send_train(target, t)
+        error = ENOBUFS
+    lost = t.n_datagrams - sent
+    bytes = t.total_bytes if lost == 0 else <uint64_t>sent * t.datagram_bytes
+    x.count.sent += sent
+    at.sent_packets += sent
+    at.sent_bytes += bytes
+    x.count.adjacencies[t.to.number].packets += sent
+    x.count.adjacencies[t.to.number].bytes += bytes
+    if lost:
+        x.count.drops[reason_of(error)] += lost
+        at.dropped_packets += lost
+        if error == EMSGSIZE:
+            notify(x, NOTICE_PATH_MTU, t.to.number)
+
+cdef inline void train_start(
+    train *t, const packet *p, const adjacency *to, uint8_t outer_class, uint32_t sender, uint32_t pieces_each, uint32_t size,
+) noexcept nogil:
+    t.to = to
+    t.flows = 0
+    t.sender = sender
+    t.n_datagrams = 0
+    t.datagram_bytes = size
+    t.total_bytes = 0
+    t.n_pieces = 0
+    t.pieces_each = pieces_each
+    t.traffic_class = outer_class
+    t.family = p.family
+    t.closed = False
+
+cdef inline bint train_takes(const train *t, const port *target, uint32_t size) noexcept nogil:
+    """Whether a datagram of `size` bytes may follow: no larger one, none after a smaller one."""
+    return (
+        not t.closed and size <= t.datagram_bytes and t.n_datagrams < target.segments_max
+        and t.total_bytes + size <= TRAIN_BYTES_MAX
+    )
+
+cdef inline void train_add(train *t, uint8_t *start, uint32_t size) noexcept nogil:
+    """Append one whole datagram."""
+    t.pieces[t.n_pieces].iov_base = start
+    t.pieces[t.n_pieces].iov_len = size
+    t.n_pieces += 1
+    t.n_datagrams += 1
+    t.total_bytes += size
+    t.closed = size < t.datagram_bytes
+
+cdef inline void flush(transmitter *x, uint32_t i) noexcept nogil:
+    train_send(x, &x.trains[i])
+    x.open &= ~(<uint32_t>1 << i)
+
+cdef inline uint32_t oldest(const transmitter *x, uint32_t among) noexcept nogil:
+    """The train opened first of those in the set; TRAINS_MAX when it is empty."""
+    cdef uint32_t i, found = TRAINS_MAX
+    while among:
+        i = lowest_bit(among)
+        among &= among - 1
+        if found == TRAINS_MAX or x.order[i] < x.order[found]:
+            found = i
+    return found
+
+cdef inline uint32_t holding(const transmitter *x, const packet *p, const adjacency *to, uint32_t sender) noexcept nogil:
+    """The open trains that may hold an earlier packet of p's flow: it always takes the same way and sender."""
+    cdef uint64_t flow = <uint64_t>1 << (p.flow_hash & 63)
+    cdef const train *t
+    cdef uint32_t among = x.open, found = 0
+    while among:
+        t = &x.trains[lowest_bit(among)]
+        if t.flows & flow and t.to == to and t.sender == sender:
+            found |= among & (0 - among)
+        among &= among - 1
+    return found
+
+cdef inline void flush_all(transmitter *x, uint32_t among) noexcept nogil:
+    """Send the trains of the set, oldest first."""
+    cdef uint32_t i
+    while among:
+        i = oldest(x, among)
+        among &= ~(<uint32_t>1 << i)
+        flush(x, i)
+
+cdef inline uint32_t train_free(transmitter *x) noexcept nogil:
+    """A free train; the oldest is sent when all are open."""
+    cdef uint32_t i
+    if x.open == ALL_TRAINS:
+        i = oldest(x, x.open)
+        flush(x, i)
+        return i
+    return lowest_bit(~x.open)
+
+cdef inline uint32_t train_for(
+    const transmitter *x, const adjacency *to, const port *target, uint8_t outer_class, uint8_t family, uint32_t sender, uint32_t size,
+) noexcept nogil:
+    """An open train this datagram fits into, equal size first; TRAINS_MAX when none."""
+    cdef const train *t
+    cdef uint32_t among = x.open
+    cdef uint32_t i, found = TRAINS_MAX
+    while among:
+        i = lowest_bit(among)
+        among &= among - 1
+        t = &x.trains[i]
+        if (
+            t.to == to and t.sender == sender and t.traffic_class == outer_class
+            and t.family == family and train_takes(t, target, size)
+        ):
+            if t.datagram_bytes == size:
+                return i
+            found = i
+    return found
+
+# -- towards a tunnel ----------------------------------------------------------
+
+cdef inline uint8_t outer_class_of(const packet *p, const port *target) noexcept nogil:
+    """RFC 6040 normal mode: ECN copied; DSCP copied (RFC 2983 uniform model) unless configured away."""
+    return p.traffic_class if target.tunnel.copy_dscp else p.traffic_class & 3
+
+cdef inline uint32_t sender_of(const packet *p, const port *target) noexcept nogil:
+    """Which source of the port: by inner family on raw sockets, by flow on UDP ones."""
+    if target.kind == PORT_RAW:
+        return 0 if p.family == 4 else 1
+    return <uint32_t>((<uint64_t>p.flow_hash * target.n_senders) >> 32)
+
+cdef inline void send_single(transmitter *x, packet *p, const adjacency *to, const port *target) noexcept nogil:
+    """One packet that fits: header into its headroom, then into a train."""
+    cdef uint32_t header, size, i
+    cdef uint32_t sender = sender_of(p, target)
+    cdef uint8_t outer_class = outer_class_of(p, target)
+    if p.flags & PACKET_NEEDS_CHECKSUM:
+        complete(p)
+    header = encap_put(&target.tunnel, to.mac, p.family, p.data)
+    size = header + p.length
+    i = train_for(x, to, target, outer_class, p.family, sender, size)
+    flush_all(x, holding(x, p, to, sender) & ~(<uint32_t>1 << i))
+    if i == TRAINS_MAX:
+        i = train_free(x)
+        x.open |= <uint32_t>1 << i
+        x.opened += 1
+        x.order[i] = x.opened
+        train_start(&x.trains[i], p, to, outer_class, sender, 1, size)
+    train_add(&x.trains[i], p.data - header, size)
+    x.trains[i].flows |= <uint64_t>1 << (p.flow_hash & 63)
+    if x.trains[i].closed or x.trains[i].n_datagrams >= target.segments_max:
+        flush(x, i)
+
+# -- cutting: super-packets into segments, packets into fragments -----------------
+
+cdef inline uint32_t cut_begin(cutter *c, packet *p, uint32_t mtu) noexcept nogil:
+    """Returns the bytes of one piece's IP and transport headers."""
+    c.fragments = p.gso_size == 0
+    if c.fragments:
+        fragment_begin(&c.pieces, p, mtu)
+        return c.pieces.header_length
+    split_begin(&c.segments, p)
+    return c.segments.header_length
+
+cdef inline uint32_t cut_next(cutter *c, uint8_t *header, const uint8_t **payload) noexcept nogil:
+    """The next piece: its headers written, its payload by reference; 0 when there is none left."""
+    if c.fragments:
+        return fragment_next(&c.pieces, header, payload)
+    return split_next(&c.segments, header, payload)
+
+cdef inline void cut_account(transmitter *x, const packet *p, uint32_t n) noexcept nogil:
+    """`n` wire packets leave where `n_segments` were counted in: the difference was made here."""
+    x.count.events[EVENT_SUPER_SPLIT if p.gso_size else EVENT_FRAGMENTED] += 1
+    if n > p.n_segments:
+        x.count.created += n - p.n_segments
+    elif n < p.n_segments:
+        x.count.drops[REASON_TX_ERROR] += p.n_segments - n
+
+cdef inline void send_cut(transmitter *x, packet *p, const adjacency *to, const port *target) noexcept nogil:
+    """A super-packet as its segments, or a packet as its fragments, in as few trains as it takes."""
+    cdef cutter c
+    cdef train *t = &x.cut
+    cdef uint8_t *header = x.headers
+    cdef const uint8_t *payload
+    cdef uint32_t inner = cut_begin(&c, p, to.mtu)
+    cdef uint32_t bytes, before, n = 0
+    train_start(t, p, to, outer_class_of(p, target), sender_of(p, target), 2, 0)
+    flush_all(x, holding(x, p, to, t.sender))
+    bytes = cut_next(&c, header + ENCAP_HEADER_MAX, &payload)
+    while bytes:
+        n += 1
+        before = encap_put(&target.tunnel, to.mac, p.family, header + ENCAP_HEADER_MAX)
+        if t.n_datagrams and not train_takes(t, target, before + inner + bytes):
+            train_send(x, t)
+            train_start(t, p, to, t.traffic_class, t.sender, 2, 0)
+            memcpy(x.headers, header, ENCAP_HEADER_MAX + inner)
+            header = x.headers
+        if t.n_datagrams == 0:
+            t.datagram_bytes = before + inner + bytes
+        t.pieces[t.n_pieces].iov_base = <void *>payload
+        t.pieces[t.n_pieces].iov_len = bytes
+        t.pieces[t.n_pieces + 1] = t.pieces[t.n_pieces]
+        t.pieces[t.n_pieces].iov_base = header + ENCAP_HEADER_MAX - before
+        t.pieces[t.n_pieces].iov_len = before + inner
+        t.n_pieces += 2
+        t.n_datagrams += 1
+        t.total_bytes += before + inner + bytes
+        t.closed = before + inner + bytes < t.datagram_bytes
+        header += ENCAP_HEADER_MAX + inner
+        bytes = cut_next(&c, header + ENCAP_HEADER_MAX, &payload)
+    if t.n_datagrams:
+        train_send(x, t)
+    cut_account(x, p, n)
+
+cdef inline void send_tunnel(transmitter *x, packet *p, const adjacency *to) noexcept nogil:
+    cdef const port *target = port_at(x.ports, to.port)
+    if target == NULL:
+        packet_drop(p, REASON_PORT_GONE)
+        return
+    p.verdict = VERDICT_SENT
+    if p.gso_size or p.length > to.mtu:
+        send_cut(x, p, to, target)
+    else:
+        send_single(x, p, to, target)
+
+# -- into a local port -----------------------------------------------------------
+
+cdef inline int local_write(const port *target, const packet *p) noexcept nogil:
+    """0, or the errno."""
+    if target.kind == PORT_TUN:
+        return tun_send(target, p)
+    return 0 if memory_send(target, p) else ENOBUFS
+
+cdef inline void local_send(transmitter *x, const port *target, const packet *p, const adjacency *to) noexcept nogil:
+    """Write one packet and account for it."""
+    cdef port_counters *at = &x.count.ports[target.index]
+    cdef int error = local_write(target, p)
+    if error:
+        x.count.drops[reason_of(error)] += p.n_segments
+        at.dropped_packets += p.n_segments
+        return
+    x.count.sent += p.n_segments
+    at.sent_packets += p.n_segments
+    at.sent_bytes += packet_bytes(p)
+    x.count.adjacencies[to.number].packets += p.n_segments
+    x.count.adjacencies[to.number].bytes += packet_bytes(p)
+
+cdef inline void make_linear(transmitter *x, packet *p) noexcept nogil:
+    """Gather a merged packet's pieces into one, for a device that takes no super-packets."""
+    cdef uint8_t *at = x.linear + HEADROOM
+    cdef uint32_t i
+    memcpy(at, p.data, p.length)
+    p.data = at
+    at += p.length
+    for i in range(p.n_tail):
+        memcpy(at, p.tail[i].iov_base, p.tail[i].iov_len)
+        at += p.tail[i].iov_len
+    p.length += p.tail_bytes
+    p.tail_bytes = 0
+    p.n_tail = 0
+
+cdef inline void local_cut(transmitter *x, packet *p, const adjacency *to, const port *target) noexcept nogil:
+    """Piece by piece into a device that cannot take the packet whole."""
+    cdef cutter c
+    cdef packet piece
+    cdef iovec payload
+    cdef const uint8_t *start
+    cdef uint32_t inner, bytes, n = 0
+    if p.n_tail:
+        make_linear(x, p)
+    inner = cut_begin(&c, p, to.mtu)
+    bytes = cut_next(&c, x.headers, &start)
+    while bytes:
+        n += 1
+        memset(&piece, 0, sizeof(packet))
+        payload.iov_base = <void *>start
+        payload.iov_len = bytes
+        piece.data = x.headers
+        piece.length = inner
+        piece.tail = &payload
+        piece.n_tail = 1
+        piece.tail_bytes = bytes
+        piece.n_segments = 1
+        local_send(x, target, &piece, to)
+        bytes = cut_next(&c, x.headers, &start)
+    cut_account(x, p, n)
+
+cdef inline bint takes_whole(const port *target, const packet *p) noexcept nogil:
+    if p.gso_size == 0:
+        return True
+    return target.takes_super_udp if p.gso_type & ~<uint32_t>GSO_ECN == GSO_UDP else target.takes_super
+
+cdef inline void send_local(transmitter *x, packet *p, const adjacency *to) noexcept nogil:
+    cdef const port *target = port_at(x.ports, to.port)
+    if target == NULL:
+        packet_drop(p, REASON_PORT_GONE)
+        return
+    p.verdict = VERDICT_SENT
+    if not takes_whole(target, p) or (p.gso_size == 0 and packet_bytes(p) > to.mtu):
+        local_cut(x, p, to, target)
+        return
+    if p.flags & PACKET_NEEDS_CHECKSUM and not target.takes_super:
+        complete(p)
+    local_send(x, target, p, to)
+
+# -- the whole burst ---------------------------------------------------------------
+
+cdef inline void transmit(transmitter *x, burst *b) noexcept nogil:
+    """Send every packet still on its way; nothing is left open afterwards."""
+    cdef uint32_t i
+    cdef packet *p
+    cdef const adjacency *to
+    for i in range(b.n):
+        p = &b.packets[i]
+        if p.verdict != VERDICT_PASS:
+            continue
+        to = <const adjacency *>p.adjacency
+        if to.kind == ADJACENCY_ENCAPSULATE:
+            send_tunnel(x, p, to)
+        else:
+            send_local(x, p, to)
+    flush_all(x, x.open)

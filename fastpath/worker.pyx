@@ -1,0 +1,251 @@
+"""The loop of one thread. See worker.pxd for what it owns; read worker_burst first."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from fastpath.atomic cimport atomic_load32_acquire, atomic_pointer_load
+from fastpath.buffer cimport (
+    arena_room, arena_take, burst, packet, BURST_CAPACITY, PACKET_CREATED, SEGMENTS_MAX,
+)
+from fastpath.counters cimport (
+    counters, EVENT_REPLY_LIMITED, EVENT_SEGMENT_MERGED, EVENT_SUPER_MERGED, EVENT_SUPER_READ, EVENT_WAKE,
+)
+from fastpath.offload.merge cimport merge
+from fastpath.port.memory cimport memory_receive, memory_receive_datagram
+from fastpath.port.port cimport datagram, port, port_at, PORT_MEMORY, PORT_RAW, PORT_TUN, ROLE_TUNNEL
+from fastpath.port.raw cimport raw_receive
+from fastpath.port.tun cimport tun_receive
+from fastpath.port.udp cimport udp_receive
+from fastpath.reason cimport REPLY_NONE, VERDICT_DROP, VERDICT_MERGED, VERDICT_PASS
+from fastpath.stage.decap cimport decap
+from fastpath.stage.guard cimport guard
+from fastpath.stage.hop cimport hop
+from fastpath.stage.parse cimport parse_burst
+from fastpath.stage.reply cimport gateway, reply_build
+from fastpath.stage.route cimport route, tunnel_ports
+from fastpath.system cimport (
+    epoll_ctl, epoll_event, epoll_wait, monotonic_ns, read, write, EPOLL_CTL_DEL,
+)
+from fastpath.table.fib cimport fib4_current, fib6_current
+from fastpath.table.peer cimport peer_table
+from fastpath.table.qsbr cimport qsbr_offline, qsbr_online
+from fastpath.transmit cimport notify, transmit, NOTICE_PORT_ERROR
+
+cdef enum:
+    EVENTS_MAX = 64
+
+
+# -- the way of a packet -------------------------------------------------------
+
+cdef uint32_t worker_burst(worker *w, const port *source, uint32_t which) noexcept nogil:
+    """Receive one burst from a port and carry every packet of it to its end."""
+    cdef burst *b = &w.packets
+    receive(w, source, which)
+    parse_burst(b, w.key)
+    count_received(&w.count, b, source)
+    guard(b, source, &w.seen.routes)
+    route(b, &w.seen.routes, w.seen.tunnels)
+    hop(b, &w.count)
+    if source.role == ROLE_TUNNEL:
+        merge(&w.joining, b, w.udp_segments)
+        count_merged(&w.count, b)
+    transmit(&w.out, b)
+    count_drops(&w.count, b)
+    reply(w)
+    return b.n
+
+
+cdef void reply(worker *w) noexcept nogil:
+    """Answer the drops that ask for an ICMP message; the answers take the same way."""
+    cdef burst *b = &w.packets
+    cdef burst *answers = &w.replies
+    cdef uint32_t i
+    answers.n = 0
+    answers.n_tails = 0
+    w.reply_memory.used = 0
+    for i in range(b.n):
+        if b.packets[i].verdict == VERDICT_DROP and b.packets[i].reply != REPLY_NONE:
+            reply_one(w, &b.packets[i], answers)
+    w.count.events[EVENT_REPLY_LIMITED] += w.limits.suppressed
+    w.limits.suppressed = 0
+    if answers.n == 0:
+        return
+    w.count.created += answers.n
+    parse_burst(answers, w.key)
+    route(answers, &w.seen.routes, w.seen.tunnels)
+    hop(answers, &w.count)
+    transmit(&w.out, answers)
+    count_drops(&w.count, answers)
+
+
+cdef void reply_one(worker *w, const packet *p, burst *answers) noexcept nogil:
+    cdef uint8_t *room = arena_room(&w.reply_memory, REPLY_BYTES)
+    cdef uint32_t length = 0
+    cdef packet *answer
+    if answers.n >= REPLIES_MAX or room == NULL:
+        w.count.events[EVENT_REPLY_LIMITED] += 1
+        return
+    if not reply_build(p, &w.limits, w.seen.gateways, w.now_ns, room, REPLY_BYTES, &length):
+        return
+    answer = &answers.packets[answers.n]
+    answers.n += 1
+    memset(answer, 0, sizeof(packet))
+    answer.data = room
+    answer.length = length
+    answer.n_segments = 1
+    answer.port = p.port
+    answer.flags = PACKET_CREATED
+    arena_take(&w.reply_memory, room + length)
+
+
+# -- receiving -------------------------------------------------------------------
+
+cdef void receive(worker *w, const port *source, uint32_t which) noexcept nogil:
+    """Fill the burst from a port until it has no more, or the burst or the arena is full."""
+    w.packets.n = 0
+    w.packets.n_tails = 0
+    w.memory.used = 0
+    if source.role == ROLE_TUNNEL:
+        receive_datagrams(w, source, which)
+    else:
+        receive_packets(w, source)
+
+
+cdef void receive_packets(worker *w, const port *source) noexcept nogil:
+    cdef burst *b = &w.packets
+    cdef int got
+    while b.n < BURST_CAPACITY:
+        if source.kind == PORT_TUN:
+            got = tun_receive(source, &w.memory, &b.packets[b.n])
+        else:
+            got = memory_receive(source, &w.memory, &b.packets[b.n])
+        if got < 0:
+            port_broke(w, source, 0)
+        if got <= 0:
+            return
+        w.count.ports[source.index].received_bytes += b.packets[b.n].length
+        b.n += 1
+
+
+cdef void receive_datagrams(worker *w, const port *source, uint32_t which) noexcept nogil:
+    cdef datagram d
+    cdef int got
+    while w.packets.n + SEGMENTS_MAX <= BURST_CAPACITY:
+        if source.kind == PORT_MEMORY:
+            got = memory_receive_datagram(source, &w.memory, &d)
+        elif source.kind == PORT_RAW:
+            got = raw_receive(source, which, &w.memory, &d)
+        else:
+            got = udp_receive(source, which, &w.memory, &d)
+        if got < 0:
+            port_broke(w, source, which)
+        if got <= 0:
+            return
+        w.count.ports[source.index].received_bytes += d.length
+        decap(&w.packets, &d, source, w.seen.peers)
+
+
+cdef void port_broke(worker *w, const port *source, uint32_t which) noexcept nogil:
+    """The device is gone: stop listening, or poll would return at once for ever, and tell the control plane."""
+    epoll_ctl(w.epoll, EPOLL_CTL_DEL, source.inputs[which], NULL)
+    notify(&w.out, NOTICE_PORT_ERROR, source.index)
+
+
+# -- counting --------------------------------------------------------------------
+
+cdef void count_received(counters *count, const burst *b, const port *source) noexcept nogil:
+    cdef uint64_t packets = 0
+    cdef uint32_t i
+    for i in range(b.n):
+        packets += b.packets[i].n_segments
+        if b.packets[i].gso_size:
+            count.events[EVENT_SUPER_READ] += 1
+    count.received += packets
+    count.ports[source.index].received_packets += packets
+
+
+cdef void count_merged(counters *count, const burst *b) noexcept nogil:
+    cdef uint32_t i
+    for i in range(b.n):
+        if b.packets[i].verdict == VERDICT_MERGED:
+            count.events[EVENT_SEGMENT_MERGED] += 1
+        elif b.packets[i].verdict == VERDICT_PASS and b.packets[i].n_segments > 1:
+            count.events[EVENT_SUPER_MERGED] += 1
+
+
+cdef void count_drops(counters *count, const burst *b) noexcept nogil:
+    cdef uint32_t i
+    for i in range(b.n):
+        if b.packets[i].verdict == VERDICT_DROP:
+            count.drops[b.packets[i].reason] += b.packets[i].n_segments
+
+
+# -- waiting ---------------------------------------------------------------------
+
+cdef void look(worker *w) noexcept nogil:
+    """Load the tables' present versions for one turn."""
+    w.seen.routes.four = fib4_current(w.shared.four)
+    w.seen.routes.six = fib6_current(w.shared.six)
+    w.seen.routes.adjacencies = w.shared.adjacencies
+    w.seen.peers = <const peer_table *>atomic_pointer_load(&w.shared.peers)
+    w.seen.gateways = <const gateway *>atomic_pointer_load(&w.shared.gateways)
+    w.seen.tunnels = <const tunnel_ports *>atomic_pointer_load(&w.shared.tunnels)
+    w.now_ns = monotonic_ns()
+
+
+cdef void ring_bell(worker *w) noexcept nogil:
+    cdef uint64_t one = 1
+    write(w.bell, &one, 8)
+
+
+cdef uint32_t serve(worker *w, uint64_t tag) noexcept nogil:
+    """One ready descriptor: tag is the port's number, and above it which of its inputs."""
+    cdef uint64_t woken
+    cdef const port *source
+    if tag == INPUT_CONTROL:
+        read(w.wake, &woken, 8)
+        return 0
+    source = port_at(w.shared.ports, <uint32_t>(tag & 0xFFFF))
+    if source == NULL:
+        return 0
+    if source.kind == PORT_MEMORY:
+        return serve_memory(w, source)
+    return worker_burst(w, source, <uint32_t>(tag >> 16))
+
+
+cdef uint32_t serve_memory(worker *w, const port *source) noexcept nogil:
+    """A memory port's eventfd says "something was injected" once; ring it again when a burst left some."""
+    cdef uint64_t one = 1
+    cdef uint32_t got
+    read(source.inputs[0], &one, 8)
+    got = worker_burst(w, source, 0)
+    if got:
+        one = 1
+        write(source.inputs[0], &one, 8)
+    return got
+
+
+cdef uint32_t worker_turn(worker *w, int timeout_ms) noexcept nogil:
+    """Wait for ready ports and serve each one burst. Returns how many packets arrived."""
+    cdef epoll_event ready[EVENTS_MAX]
+    cdef uint32_t received = 0
+    cdef uint64_t noticed = w.out.noticed
+    cdef int i, n
+    n = epoll_wait(w.epoll, ready, EVENTS_MAX, timeout_ms)
+    if n <= 0:
+        return 0
+    qsbr_online(w.readers, w.reader)
+    look(w)
+    w.count.events[EVENT_WAKE] += 1
+    for i in range(n):
+        received += serve(w, ready[i].data.u64)
+    qsbr_offline(w.readers, w.reader)
+    if w.out.noticed != noticed:
+        ring_bell(w)
+    return received
+
+
+cdef void worker_run(worker *w) noexcept nogil:
+    """Turn until told to stop."""
+    while not atomic_load32_acquire(&w.stopping):
+        worker_turn(w, -1)
