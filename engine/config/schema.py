@@ -1,0 +1,247 @@
+"""The shape of the file: every table and key, its type, default and meaning.
+
+Owns: the frozen structs that both the reader and the JSON schema are made from.
+Never: parses text or compares two values.
+Invariant: a key exists in the file exactly when it is a field here.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from engine.config.gateway import first_host4, first_host6
+from engine.config.leaf import DeviceName, Endpoint, FilePath, Mac, Name, Namespace, PodName
+from engine.model import (
+    Address,
+    EncapsulationName,
+    Facts,
+    HostPort,
+    Interface,
+    Mode,
+    Node,
+    Overlay,
+    Peer,
+    Pod,
+    Prefix,
+    Profile,
+    StaticRoute,
+    When,
+)
+
+Dscp = Literal["copy", "clear"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class NodeSection(Section, frozen=True, kw_only=True):
+    """The node itself."""
+
+    prefixes: Annotated[tuple[Prefix, ...], Meta(description="The pod prefixes of this node.")]
+    name: Annotated[Name | None, Meta(description="Its name among the peers; the host name when absent.")] = None
+    underlay: Annotated[
+        tuple[Interface, ...],
+        Meta(description="Its addresses on the network between the nodes, best with prefix length; found when absent."),
+    ] = ()
+    interface: Annotated[
+        DeviceName | None,
+        Meta(description="The device whose addresses are the underlay; that of the default route when absent."),
+    ] = None
+    gateway4: Annotated[
+        IPv4Address | None, Meta(description="What IPv4 pods see as their router; the first host of the first prefix.")
+    ] = None
+    gateway6: Annotated[
+        IPv6Address | None, Meta(description="What IPv6 pods see as their router; the first host of the first prefix.")
+    ] = None
+
+
+class NetworkSection(Section, frozen=True, kw_only=True):
+    """How packets travel between the nodes."""
+
+    mode: Annotated[Mode, Meta(description="How routes are learned; it also chooses the default encapsulation.")] = (
+        "overlay"
+    )
+    encapsulation: Annotated[
+        EncapsulationName | None,
+        Meta(description="How packets travel; vxlan in overlay mode and none in routed mode when absent."),
+    ] = None
+    when: Annotated[When, Meta(description="Encapsulate always, or only towards nodes outside our subnets.")] = "always"
+    profile: Annotated[Profile, Meta(description="Whose port, VNI and MAC rules are the defaults.")] = "towpath"
+    port: Annotated[
+        int | None, Meta(ge=1, le=65535, description="UDP port of vxlan or udp; the profile's when absent.")
+    ] = None
+    vni: Annotated[
+        int | None, Meta(ge=1, le=16777215, description="VXLAN network identifier; the profile's when absent.")
+    ] = None
+    mtu: Annotated[
+        int | None,
+        Meta(
+            ge=576, le=65535, description="Largest packet a pod may send, in bytes; derived from the paths when absent."
+        ),
+    ] = None
+    dscp: Annotated[Dscp, Meta(description="Whether the outer header carries the inner DSCP or zero.")] = "copy"
+    mac: Annotated[
+        Mac | None, Meta(description="Our VXLAN endpoint over IPv4; made from the node's name when absent.")
+    ] = None
+    mac6: Annotated[
+        Mac | None, Meta(description="Our VXLAN endpoint over IPv6; made from the node's name when absent.")
+    ] = None
+
+
+class PeerSection(Section, frozen=True, kw_only=True):
+    """Another node."""
+
+    name: Annotated[Name, Meta(description="Its name; routes refer to it.")]
+    underlay: Annotated[
+        tuple[Address, ...],
+        Meta(
+            description="Its addresses on the network between the nodes: the first of each family is sent to, all are accepted."
+        ),
+    ]
+    prefixes: Annotated[tuple[Prefix, ...], Meta(description="The pod prefixes behind it.")] = ()
+    mac: Annotated[Mac | None, Meta(description="Its VXLAN endpoint over IPv4; made from its name when absent.")] = None
+    mac6: Annotated[Mac | None, Meta(description="Its VXLAN endpoint over IPv6; made from its name when absent.")] = (
+        None
+    )
+    encapsulation: Annotated[
+        EncapsulationName | None, Meta(description="How packets travel to it; as in [network] when absent.")
+    ] = None
+
+
+class PodSection(Section, frozen=True, kw_only=True):
+    """A pod of this node."""
+
+    name: Annotated[PodName, Meta(description="Its name.")]
+    namespace: Annotated[Namespace, Meta(description="Its network namespace: a name known to `ip netns`, or a path.")]
+    addresses: Annotated[tuple[Address, ...], Meta(description="Its addresses, inside the node's prefixes; 1 to 16.")]
+    interface: Annotated[DeviceName, Meta(description="The device that is made in its namespace.")] = DeviceName("eth0")
+
+
+class RouteSection(Section, frozen=True, kw_only=True):
+    """A static route."""
+
+    prefix: Annotated[Prefix, Meta(description="The destinations.")]
+    via: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="Names of 1 to 16 peers, equal cost; "
+            'or one of "host", "blackhole", "unreachable", "prohibited".'
+        ),
+    ]
+
+
+class HostSection(Section, frozen=True, kw_only=True):
+    """The host's own port, through which pods reach the node and the outside."""
+
+    enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
+    name: Annotated[DeviceName, Meta(description="Its device.")] = DeviceName("towpath0")
+
+
+class WorkersSection(Section, frozen=True, kw_only=True):
+    """The threads that forward."""
+
+    count: Annotated[
+        int | None, Meta(ge=1, le=64, description="How many; one for each of `cpus`, else 1, when absent.")
+    ] = None
+    cpus: Annotated[tuple[int, ...], Meta(description="The CPU of each worker; any when absent.")] = ()
+
+
+class ControlSection(Section, frozen=True, kw_only=True):
+    """The control socket."""
+
+    socket: Annotated[FilePath, Meta(description="Where it is.")] = FilePath("/run/towpath/control.sock")
+    group: Annotated[Name | None, Meta(description="Members of this group may use it too; root alone when absent.")] = (
+        None
+    )
+
+
+class StateSection(Section, frozen=True, kw_only=True):
+    """What outlives the daemon."""
+
+    directory: Annotated[FilePath, Meta(description="Where it is kept.")] = FilePath("/var/lib/towpath")
+
+
+class HealthSection(Section, frozen=True, kw_only=True):
+    """Health over HTTP."""
+
+    listen: Annotated[Endpoint | None, Meta(description="Where it answers; nowhere when absent.")] = None
+
+
+class LogSection(Section, frozen=True, kw_only=True):
+    """What the daemon says."""
+
+    level: Annotated[LogLevel, Meta(description="The least severe message that is written.")] = "info"
+    format: Annotated[LogFormat, Meta(description="json, text, or auto: text on a terminal and json elsewhere.")] = (
+        "auto"
+    )
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The configuration of a Towpath node."""
+
+    node: Annotated[NodeSection, Meta(description="This node.")]
+    network: Annotated[NetworkSection, Meta(description="How packets travel between the nodes.")] = NetworkSection()
+    host: Annotated[HostSection, Meta(description="The host's own port.")] = HostSection()
+    workers: Annotated[WorkersSection, Meta(description="The threads that forward.")] = WorkersSection()
+    control: Annotated[ControlSection, Meta(description="The control socket.")] = ControlSection()
+    state: Annotated[StateSection, Meta(description="What outlives the daemon.")] = StateSection()
+    health: Annotated[HealthSection, Meta(description="Health over HTTP.")] = HealthSection()
+    log: Annotated[LogSection, Meta(description="What the daemon says.")] = LogSection()
+    peers: Annotated[tuple[PeerSection, ...], Meta(description="The other nodes.")] = ()
+    pods: Annotated[tuple[PodSection, ...], Meta(description="The pods of this node.")] = ()
+    routes: Annotated[tuple[RouteSection, ...], Meta(description="Static routes.")] = ()
+
+    @property
+    def encapsulation(self) -> EncapsulationName:
+        """How packets travel, where the file left it to the mode."""
+        return self.network.encapsulation or ("vxlan" if self.network.mode == "overlay" else "none")
+
+    @property
+    def gateways(self) -> dict[str, Address]:
+        """`gateway4`, `gateway6` -> the address, where there is one."""
+        node = self.node
+        chosen: dict[str, Address | None] = {
+            "gateway4": node.gateway4 or first_host4(node.prefixes),
+            "gateway6": node.gateway6 or first_host6(node.prefixes),
+        }
+        return {name: gateway for name, gateway in chosen.items() if gateway is not None}
+
+    @property
+    def workers_count(self) -> int:
+        return self.workers.count or len(self.workers.cpus) or 1
+
+    def facts(self) -> Facts:
+        """What the file says about the network, in the words that every source uses."""
+        network, node = self.network, self.node
+        return Facts(
+            node=Node(node.name or "", node.underlay, node.prefixes, node.gateway4, node.gateway6),
+            overlay=Overlay(
+                mode=network.mode,
+                encapsulation=self.encapsulation,
+                when=network.when,
+                profile=network.profile,
+                port=network.port or 0,
+                vni=network.vni or 0,
+                mtu=network.mtu or 0,
+                copy_dscp=network.dscp == "copy",
+                mac=_octets(network.mac),
+                mac6=_octets(network.mac6),
+            ),
+            pods=tuple(Pod(pod.name, pod.namespace, pod.addresses, pod.interface) for pod in self.pods),
+            peers=tuple(
+                Peer(peer.name, peer.underlay, peer.prefixes, _octets(peer.mac), _octets(peer.mac6), peer.encapsulation)
+                for peer in self.peers
+            ),
+            routes=tuple(StaticRoute(route.prefix, route.via) for route in self.routes),
+            host=HostPort(self.host.enabled, self.host.name),
+        )
+
+
+def _octets(mac: Mac | None) -> bytes | None:
+    return None if mac is None else mac.octets

@@ -1,0 +1,184 @@
+"""The frozen values that the control plane speaks in: facts, and the desired state made of them.
+
+Owns: the vocabulary (Node, Pod, Peer, ... Desired) and nothing else.
+Never: does I/O, reads a clock, or knows a file format.
+Invariant: every value is immutable and compares by content, so that the same
+desired state applied twice is recognised as the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Literal
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Prefix = IPv4Network | IPv6Network
+
+Mode = Literal["overlay", "routed"]
+EncapsulationName = Literal["vxlan", "udp", "ipip", "none"]
+When = Literal["always", "cross-subnet"]
+Profile = Literal["towpath", "flannel", "calico"]
+
+SPECIAL_NEXT_HOPS = ("host", "blackhole", "unreachable", "prohibited")  # of a StaticRoute; no peer has such a name
+
+
+# -- facts -------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Our own node: its underlay addresses (with prefix lengths), pod prefixes and gateways."""
+
+    name: str
+    underlay: tuple[Interface, ...]
+    prefixes: tuple[Prefix, ...]
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod on this node: a namespace (absolute path) and the addresses of its device."""
+
+    name: str
+    namespace: str
+    addresses: tuple[Address, ...]
+    interface: str = "eth0"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node: underlay addresses, the prefixes behind it, its VTEP address if published."""
+
+    name: str
+    underlay: tuple[Address, ...]
+    prefixes: tuple[Prefix, ...]
+    mac: bytes | None = None
+    mac6: bytes | None = None
+    encapsulation: EncapsulationName | None = None  # None: the node's own setting
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute:
+    """A prefix reached through one or several peers (equal cost), or through the host."""
+
+    prefix: Prefix
+    via: tuple[str, ...]  # peer names, or one of SPECIAL_NEXT_HOPS alone
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """How packets travel: the encapsulation and the numbers that go with it."""
+
+    mode: Mode = "overlay"
+    encapsulation: EncapsulationName = "vxlan"
+    when: When = "always"
+    profile: Profile = "towpath"
+    port: int = 0  # 0: the profile's
+    vni: int = 0  # 0: the profile's
+    mtu: int = 0  # 0: derived from the route to each peer
+    copy_dscp: bool = True
+    mac: bytes | None = None
+    mac6: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """The host's own port: whether there is one, and the name of its device."""
+
+    enabled: bool = True
+    name: str = "towpath0"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the sources say. The order of pods, peers and routes means nothing;
+    that of a node's or peer's addresses and prefixes is a preference.
+    """
+
+    node: Node
+    overlay: Overlay = Overlay()
+    pods: tuple[Pod, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    routes: tuple[StaticRoute, ...] = ()
+    host: HostPort = HostPort()
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """What the applier sees of the network below: our addresses on it, and how much each path carries."""
+
+    addresses: tuple[Interface, ...] = ()  # with the prefix length of their subnet
+    path_mtu: Mapping[Address, int] = field(default_factory=dict)  # remote address -> bytes of the outer packet
+    mtu: int = 1500  # where the path is not known
+
+
+# -- desired state -----------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class TunnelPort:
+    """A socket that carries encapsulated packets on one local address."""
+
+    key: str  # "vxlan/192.0.2.1:4789"
+    encapsulation: Literal["vxlan", "udp", "ipip"]
+    local: Address
+    port: int
+    vni: int = 0
+    mac: bytes = b"\0" * 6
+    source_ports: Literal["hashed", "fixed"] = "hashed"
+    copy_dscp: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """A next hop: by a tunnel port to a peer, into a pod, into the host, or nowhere.
+
+    `target` is the TunnelPort key, the pod name, "host", or the Reject answer.
+    """
+
+    kind: Literal["tunnel", "pod", "host", "reject"]
+    target: str
+    peer: str = ""
+    remote: Address | None = None
+    remote_port: int = 0
+    mac: bytes = b"\0" * 6
+    mtu: int = 0  # bytes of the inner packet
+    transit: bool = False  # through the host to somewhere else: not for packets that come from a tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class PodDevice:
+    pod: Pod
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """`towpath0`: the host's own port, its addresses, and what the kernel routes into it."""
+
+    addresses: tuple[Interface, ...]
+    mtu: int
+    routes: tuple[Prefix, ...]
+    name: str = "towpath0"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRoute:
+    """A route of the host's kernel, marked with our protocol number (bare routed mode)."""
+
+    prefix: Prefix
+    via: tuple[Address, ...]  # several: equal cost
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything that should be, computed purely from the facts."""
+
+    tunnels: frozenset[TunnelPort] = frozenset()
+    pods: frozenset[PodDevice] = frozenset()
+    host: HostDevice | None = None
+    routes: dict[Prefix, tuple[Via, ...]] = field(default_factory=dict)  # several: equal cost
+    peers: dict[Address, str] = field(default_factory=dict)  # outer source -> peer name
+    kernel_routes: frozenset[KernelRoute] = frozenset()
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None

@@ -1,0 +1,152 @@
+"""What a running node says about itself: the values behind the control API and the commands.
+
+Owns: their shape.
+Never: holds anything alive.
+Invariant: a field is only ever added, with a default, so that a command and a
+daemon of neighbouring versions understand each other.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Version(msgspec.Struct):
+    version: str
+    protocol: int
+    pid: int
+    python: str
+    build: str = ""
+
+
+class Problem(msgspec.Struct):
+    """Something that is not as desired, and when it is tried again (seconds from now; 0: at the next reload)."""
+
+    what: str
+    attempts: int = 0
+    retry_in: float = 0.0
+
+
+class Health(msgspec.Struct):
+    """`live`: the control loop turns. `ready`: the desired state has been applied once."""
+
+    live: bool
+    ready: bool
+    problems: list[Problem] = []
+
+
+class Status(msgspec.Struct):
+    node: str
+    version: str
+    pid: int
+    uptime: float  # seconds
+    mode: str
+    encapsulation: str
+    config: str  # the file, or ""
+    ready: bool
+    workers: int
+    pods: int
+    peers: int
+    routes: int
+    received: int  # packets, since start
+    sent: int
+    dropped: int
+    applied: int  # states applied since start
+    problems: list[Problem] = []
+    ports: list[PortStatus] = []
+
+
+class PortStatus(msgspec.Struct):
+    name: str
+    kind: str  # pod, host, tunnel
+    number: int
+    granted: str = ""  # what the kernel gave: offloads, segmentation
+
+
+class Hop(msgspec.Struct):
+    kind: str  # tunnel, pod, host, reject
+    target: str
+    peer: str = ""
+    remote: str = ""
+    mtu: int = 0
+
+
+class Route(msgspec.Struct):
+    prefix: str
+    via: list[Hop]
+    state: str = "active"  # or "unreachable": every next hop lacks its port
+
+
+class Routes(msgspec.Struct):
+    routes: list[Route]
+    total: int
+
+
+class RouteGet(msgspec.Struct):
+    address: str
+    route: Route | None
+
+
+class Peer(msgspec.Struct):
+    name: str
+    addresses: list[str]
+    prefixes: list[str]
+    mtu: int = 0
+    sent_packets: int = 0
+    sent_bytes: int = 0
+
+
+class Peers(msgspec.Struct):
+    peers: list[Peer]
+
+
+class Pod(msgspec.Struct):
+    name: str
+    namespace: str
+    interface: str
+    addresses: list[str]
+    mtu: int
+    state: str  # attached, or why not
+    received_packets: int = 0
+    sent_packets: int = 0
+    dropped_packets: int = 0
+
+
+class Pods(msgspec.Struct):
+    pods: list[Pod]
+
+
+class PortCount(msgspec.Struct):
+    name: str
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int
+    dropped_packets: int
+
+
+class Counters(msgspec.Struct):
+    """received + created = sent + sum(drops) when nothing is under way; packets as on the wire."""
+
+    received: int
+    created: int
+    sent: int
+    dropped: int
+    ports: list[PortCount]
+    events: dict[str, int]
+
+
+class Drop(msgspec.Struct):
+    reason: str
+    packets: int
+    severity: str = ""
+    meaning: str = ""
+
+
+class Drops(msgspec.Struct):
+    drops: list[Drop]
+
+
+class Reload(msgspec.Struct):
+    changed: int  # operations done
+    problems: list[Problem] = []
