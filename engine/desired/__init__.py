@@ -1,0 +1,7 @@
+"""Pure: what the sources say, and what is seen of the underlay, to the state that should be."""
+
+from __future__ import annotations
+
+from engine.desired.compute import desired_state
+
+__all__ = ["desired_state"]

@@ -1,0 +1,176 @@
+"""Facts in, desired state out.
+
+Owns: the order in which the parts are put together, and what each fact offers to the RIB.
+Never: does I/O, reads a clock, remembers the last result.
+Invariant: the result depends on the facts alone: neither the order nor the
+repetition of pods, peers and routes, nor anything that was before, shows in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from engine.desired.addressing import (
+    gateways,
+    host_addresses,
+    host_prefix,
+    inner_mtu,
+    local_addresses,
+    path_mtu,
+)
+from engine.desired.overlay import outer_pair, tunnel_port, tunnel_via
+from engine.desired.rib import Offer, Preference, best
+from engine.desired.routed import encapsulation_for, host_port_routes, kernel_routes
+from engine.model import (
+    SPECIAL_NEXT_HOPS,
+    Address,
+    Desired,
+    EncapsulationName,
+    Facts,
+    HostDevice,
+    Interface,
+    Peer,
+    PodDevice,
+    Prefix,
+    StaticRoute,
+    TunnelPort,
+    Underlay,
+    Via,
+)
+
+DEFAULT_ROUTES: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+UNREACHABLE = Via("reject", "unreachable")
+
+
+def desired_state(facts: Facts, underlay: Underlay) -> Desired:
+    """Everything that should be, given what the sources say and what is seen of the underlay."""
+    return _Computation(facts, underlay, local_addresses(facts.node, underlay)).desired()
+
+
+@dataclass(frozen=True, slots=True)
+class _Computation:
+    """The facts of one computation, so that its steps need not pass them on."""
+
+    facts: Facts
+    underlay: Underlay
+    local: tuple[Interface, ...]
+
+    def desired(self) -> Desired:
+        facts = self.facts
+        mtu = self.mtu()
+        routes = best(self.offers(mtu))
+        gateway4, gateway6 = gateways(facts.node)
+        return Desired(
+            tunnels=frozenset(self.tunnels()),
+            pods=frozenset(PodDevice(pod, mtu) for pod in facts.pods),
+            host=self.host(mtu, routes),
+            routes={prefix: _one_host_port(vias) for prefix, vias in routes.items()},
+            peers=self.outer_sources(),
+            kernel_routes=kernel_routes(routes, self.local),
+            gateway4=gateway4,
+            gateway6=gateway6,
+        )
+
+    # -- how a peer is reached -------------------------------------------------
+    def encapsulations(self) -> set[EncapsulationName]:
+        overlay = self.facts.overlay
+        return {overlay.encapsulation, *(peer.encapsulation or overlay.encapsulation for peer in self.facts.peers)}
+
+    def travel(self, peer: Peer, inner: int) -> tuple[Interface, Address, EncapsulationName] | None:
+        """Between which addresses, and how, packets of IP version `inner` travel to the peer; None: not at all."""
+        pair = outer_pair(self.local, peer, inner)
+        if pair is None:
+            return None
+        encapsulation = encapsulation_for(peer, pair[1], inner, self.local, self.facts.overlay)
+        return None if encapsulation is None else (*pair, encapsulation)
+
+    def via(self, peer: Peer, inner: int, mtu: int) -> Via:
+        """The next hop to the peer; a bare one is the host port, and tells the kernel's next hop as `remote`."""
+        travel = self.travel(peer, inner)
+        if travel is None:
+            return UNREACHABLE
+        local, remote, encapsulation = travel
+        if encapsulation != "none":
+            return tunnel_via(self.facts, peer, encapsulation, (local, remote), self.underlay)
+        return replace(self.to_host(mtu), peer=peer.name, remote=remote) if self.facts.host.enabled else UNREACHABLE
+
+    def to_host(self, mtu: int, *, transit: bool = True) -> Via:
+        return Via("host", "host", mtu=mtu, transit=transit) if self.facts.host.enabled else UNREACHABLE
+
+    def mtu(self) -> int:
+        """Of pods and host port: what every peer's path carries; by our own settings while there is no peer."""
+        facts = self.facts
+        versions = {prefix.version for prefix in facts.node.prefixes}
+        travels = {self.travel(peer, version) for peer in facts.peers for version in versions}
+        sizes = {
+            inner_mtu(path_mtu(remote, self.underlay), encapsulation, remote.version, facts)
+            for _, remote, encapsulation in filter(None, travels)
+        }
+        version = max((end.version for end in self.local), default=4)
+        return min(sizes, default=inner_mtu(self.underlay.mtu, facts.overlay.encapsulation, version, facts))
+
+    # -- what each fact offers -------------------------------------------------
+    def offers(self, mtu: int) -> Iterator[Offer]:
+        facts = self.facts
+        peers = {peer.name: peer for peer in facts.peers}
+        for pod in facts.pods:
+            for address in pod.addresses:
+                yield Offer(host_prefix(address), Preference.LOCAL, (Via("pod", pod.name, mtu=mtu),))
+        for interface in host_addresses(facts.node, facts.overlay) if facts.host.enabled else ():
+            yield Offer(host_prefix(interface.ip), Preference.LOCAL, (self.to_host(mtu, transit=False),))
+        for route in facts.routes:
+            yield Offer(route.prefix, Preference.STATIC, self.static(route, peers, mtu))
+        for peer in facts.peers:
+            for prefix in peer.prefixes:
+                yield Offer(prefix, Preference.PEER, (self.via(peer, prefix.version, mtu),))
+        for prefix in facts.node.prefixes:
+            yield Offer(prefix, Preference.FALLBACK, (UNREACHABLE,))
+            if facts.host.enabled:
+                yield Offer(DEFAULT_ROUTES[prefix.version], Preference.FALLBACK, (self.to_host(mtu),))
+
+    def static(self, route: StaticRoute, peers: dict[str, Peer], mtu: int) -> tuple[Via, ...]:
+        if route.via[0] == "host":
+            return (self.to_host(mtu),)
+        if route.via[0] in SPECIAL_NEXT_HOPS:
+            return (Via("reject", route.via[0]),)
+        known = [peers[name] for name in route.via if name in peers]
+        return tuple(self.via(peer, route.prefix.version, mtu) for peer in known) or (UNREACHABLE,)
+
+    # -- the rest ----------------------------------------------------------------
+    def tunnels(self) -> Iterator[TunnelPort]:
+        """A socket on each of our addresses for every encapsulation in use, so that peers may choose the address."""
+        for encapsulation in self.encapsulations():
+            if encapsulation != "none":
+                for end in self.local:
+                    yield tunnel_port(self.facts, encapsulation, end.ip)
+
+    def outer_sources(self) -> dict[Address, str]:
+        """Who may send us encapsulated packets. Where two peers claim an address, the first by name has it."""
+        overlay = self.facts.overlay
+        owners: dict[Address, str] = {}
+        for peer in sorted(self.facts.peers, key=lambda peer: peer.name, reverse=True):
+            if (peer.encapsulation or overlay.encapsulation) != "none":
+                owners.update(dict.fromkeys(peer.underlay, peer.name))
+        return owners
+
+    def host(self, mtu: int, routes: dict[Prefix, tuple[Via, ...]]) -> HostDevice | None:
+        facts = self.facts
+        if not facts.host.enabled:
+            return None
+        ends = {*(end.ip for end in self.local), *(address for peer in facts.peers for address in peer.underlay)}
+        return HostDevice(
+            addresses=host_addresses(facts.node, facts.overlay),
+            mtu=mtu,
+            routes=host_port_routes(facts.node.prefixes, routes, ends),
+            name=facts.host.name,
+        )
+
+
+def _one_host_port(vias: tuple[Via, ...]) -> tuple[Via, ...]:
+    """Several bare peers are one next hop to us: the host port. Which of them, the kernel chooses."""
+    bare = [via for via in vias if via.kind == "host"]
+    if len(bare) < 2:
+        return vias
+    return (replace(bare[0], peer="", remote=None), *(via for via in vias if via.kind != "host"))
