@@ -1,0 +1,1 @@
+"""Desired against actual: the only writers of devices, tables and kernel routes."""

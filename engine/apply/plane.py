@@ -1,0 +1,341 @@
+"""The only writer of the data plane's ports and tables.
+
+Owns: which port, peer and adjacency number stands for which name, and the
+sockets of the tunnels.
+Never: decides what should be; never sees a packet.
+Invariant: a route is published even when its port is missing; its adjacency
+then rejects, so that no wider route takes the packets, and it is pointed to
+the port the moment the port is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from engine.apply.delta import Kind
+from engine.apply.refusal import refusal
+from engine.errors import TowpathError
+from engine.model import Address, Prefix, TunnelPort, Via
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+    from fastpath.plane import Plane as Plane  # noqa: PLC0414 - for those above us, who may not name fastpath
+    from fastpath.port.port import Port
+    from fastpath.values import Adjacency
+
+Owner = tuple[Literal["tunnel", "pod", "host"], str]
+AdjacencyKey = tuple[Hashable, ...]
+
+
+class LocalPort(Protocol):
+    """What the engine needs of a TUN port beside attaching it."""
+
+    name: str
+    granted: object
+
+    def close(self) -> None: ...
+    def delete(self) -> None: ...
+
+
+class OpenTun(Protocol):
+    def __call__(
+        self, name: str, *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int
+    ) -> LocalPort: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Openers:
+    """How ports come to be; tests and embedding programs put their own here."""
+
+    tun: OpenTun
+    tunnel: Callable[[TunnelPort], Port]
+
+
+def kernel_openers() -> Openers:
+    """Ports of the kernel: TUN devices, UDP and raw sockets."""
+    return Openers(_open_tun, _open_tunnel)
+
+
+def _open_tun(name: str, *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int) -> LocalPort:
+    from fastpath.port.tun import TunPort
+
+    return cast(LocalPort, TunPort.open(name, role=role, addresses=tuple(addresses), mtu=mtu, persist=True))
+
+
+def _open_tunnel(wanted: TunnelPort) -> Port:
+    from fastpath.values import Tunnel
+
+    tunnel = Tunnel(
+        encapsulation=wanted.encapsulation,
+        local=wanted.local,
+        port=wanted.port,
+        vni=wanted.vni,
+        mac=wanted.mac,
+        source_ports=wanted.source_ports,
+        copy_dscp=wanted.copy_dscp,
+    )
+    if wanted.encapsulation == "ipip":
+        from fastpath.port.raw import RawPort
+
+        return RawPort.open(tunnel)
+    from fastpath.port.udp import UdpPort
+
+    return UdpPort.open(tunnel)
+
+
+def make_plane(workers: int) -> Plane:
+    from fastpath.plane import Plane
+
+    return Plane(workers=workers)
+
+
+@dataclass(slots=True)
+class Slot:
+    """One adjacency of the plane and what it stands for."""
+
+    number: int
+    vias: tuple[Via, ...]
+    value: Adjacency
+    users: int = 1
+    members: tuple[AdjacencyKey, ...] = ()  # of a spread
+
+
+def _key(vias: tuple[Via, ...]) -> AdjacencyKey:
+    """What makes two next hops the same: everything but the MTU, which may change under way."""
+    if len(vias) == 1:
+        via = vias[0]
+        return (via.kind, via.target, via.peer, via.remote, via.remote_port, via.mac, via.transit)
+    return tuple(_key((via,)) for via in vias)
+
+
+class Forwarding:
+    """The plane's tables as last written, by name."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.ports: dict[Owner, int] = {}
+        self.attached: dict[Owner, Port] = {}
+        self.slots: dict[AdjacencyKey, Slot] = {}
+        self.routes: dict[Prefix, tuple[Via, ...]] = {}
+        self._peer_numbers: dict[str, int] = {}
+        self._last_peer_number = 0
+
+    # -- ports ---------------------------------------------------------------
+    def attach(self, owner: Owner, port: Port | LocalPort) -> int:
+        opened = cast("Port", port)
+        number = self.plane.attach(opened)
+        self.ports[owner] = number
+        self.attached[owner] = opened
+        self._point(owner)
+        return number
+
+    def detach(self, owner: Owner) -> None:
+        """Take the port from every adjacency, then from the plane. Does not close it."""
+        number = self.ports.pop(owner, None)
+        if number is not None:
+            self._point(owner)
+            self.plane.detach(number)
+            del self.attached[owner]
+
+    def owner_of(self, number: int) -> Owner | None:
+        return next((owner for owner, candidate in self.ports.items() if candidate == number), None)
+
+    def _point(self, owner: Owner) -> None:
+        """Resolve again what leads through `owner`: single next hops first, then the spreads over them."""
+        for spreads in (False, True):
+            for slot in self.slots.values():
+                if bool(slot.members) is spreads and any((via.kind, via.target) == owner for via in slot.vias):
+                    self._update(slot, slot.vias)
+
+    # -- adjacencies ---------------------------------------------------------
+    def slot_of(self, vias: tuple[Via, ...]) -> Slot | None:
+        return self.slots.get(_key(vias))
+
+    def _acquire(self, vias: tuple[Via, ...]) -> Slot:
+        """The slot that means `vias`, used once more."""
+        slot = self.slots.get(_key(vias))
+        if slot is not None:
+            if slot.vias != vias:
+                for via in vias if slot.members else ():
+                    self._update(self.slots[_key((via,))], (via,))
+                self._update(slot, vias)
+            slot.users += 1
+            return slot
+        members = vias if len(vias) > 1 else ()
+        for via in members:
+            self._acquire((via,))
+        try:
+            value = self._resolve(vias)
+            slot = Slot(self.plane.set_adjacency(value), vias, value, 1, tuple(_key((via,)) for via in members))
+        except BaseException:
+            for via in members:
+                self._release((via,))
+            raise
+        self.slots[_key(vias)] = slot
+        return slot
+
+    def _release(self, vias: tuple[Via, ...]) -> None:
+        slot = self.slots[_key(vias)]
+        slot.users -= 1
+        if slot.users == 0:
+            self.plane.remove_adjacency(slot.number)
+            del self.slots[_key(vias)]
+            for via in vias if slot.members else ():
+                self._release((via,))
+
+    def _update(self, slot: Slot, vias: tuple[Via, ...]) -> None:
+        value = self._resolve(vias)
+        if value != slot.value:
+            self.plane.set_adjacency(value, slot.number)
+        slot.vias, slot.value = vias, value
+
+    def _resolve(self, vias: tuple[Via, ...]) -> Adjacency:
+        from fastpath.values import Deliver, Encapsulate, Reject, Spread
+
+        if len(vias) > 1:
+            slots = [self.slots[_key((via,))] for via in vias]
+            usable = tuple(slot.number for slot in slots if not isinstance(slot.value, Reject))
+            return Spread(usable) if usable else Reject("unreachable")
+        via = vias[0]
+        if via.kind == "reject":
+            return Reject(cast(Literal["blackhole", "unreachable", "prohibited"], via.target))
+        port = self.ports.get((via.kind, via.target))
+        if port is None:
+            return Reject("unreachable")
+        if via.kind != "tunnel":
+            return Deliver(port, via.mtu, via.transit)
+        if via.remote is None:
+            raise TowpathError("a tunnel next hop needs a remote address", where=f"peer {via.peer}")
+        peer = self.peer_number(via.peer)
+        return Encapsulate(port, peer, via.remote, via.mtu, via.remote_port, via.mac)
+
+    # -- routes and peers ----------------------------------------------------
+    def set_route(self, prefix: Prefix, vias: tuple[Via, ...]) -> None:
+        before = self.routes.get(prefix)
+        slot = self._acquire(vias)
+        try:
+            if before is None or _key(before) != _key(vias):
+                self.plane.set_route(prefix, slot.number)
+        except BaseException:
+            self._release(vias)
+            raise
+        self.routes[prefix] = vias
+        if before is not None:
+            self._release(before)
+
+    def remove_route(self, prefix: Prefix) -> None:
+        with contextlib.suppress(KeyError):
+            self.plane.remove_route(prefix)
+        self._release(self.routes.pop(prefix))
+
+    def peer_number(self, name: str) -> int:
+        """The number guard knows the peer by; never given to another peer."""
+        if name not in self._peer_numbers:
+            self._last_peer_number += 1
+            self._peer_numbers[name] = self._last_peer_number
+        return self._peer_numbers[name]
+
+    def set_peers(self, peers: Mapping[Address, str]) -> None:
+        self.plane.set_peers({address: self.peer_number(name) for address, name in peers.items()})
+        wanted = {*peers.values(), *(via.peer for slot in self.slots.values() for via in slot.vias)}
+        for name in [name for name in self._peer_numbers if name not in wanted]:
+            del self._peer_numbers[name]
+
+
+# -- one driver a kind ---------------------------------------------------------
+@dataclass(slots=True)
+class TunnelDriver:
+    """Opens and closes the tunnels' sockets."""
+
+    forwarding: Forwarding
+    open_tunnel: Callable[[TunnelPort], Port]
+    kind: Kind = Kind.TUNNEL
+    drifts: bool = True
+    _open: dict[Hashable, tuple[TunnelPort, Port]] = field(default_factory=dict)
+
+    def actual(self) -> Mapping[Hashable, object]:
+        return {key: value for key, (value, _) in self._open.items()}
+
+    def set(self, key: Hashable, value: object) -> None:
+        wanted = cast(TunnelPort, value)
+        self.remove(key)  # two sockets cannot hold one port
+        try:
+            port = self.open_tunnel(wanted)
+        except OSError as error:
+            raise refusal(error, where=f"tunnel {wanted.key}", doing="cannot open the socket") from error
+        try:
+            self.forwarding.attach(("tunnel", wanted.key), port)
+        except BaseException:
+            port.close()
+            raise
+        self._open[key] = wanted, port
+
+    def remove(self, key: Hashable) -> None:
+        entry = self._open.pop(key, None)
+        if entry is not None:
+            self.forwarding.detach(("tunnel", entry[0].key))
+            entry[1].close()
+
+    def lost(self, key: str) -> None:
+        """The socket failed: close it, so that the next pass opens another."""
+        self.remove(key)
+
+
+@dataclass(slots=True)
+class GatewayDriver:
+    forwarding: Forwarding
+    kind: Kind = Kind.GATEWAY
+    drifts: bool = False
+    _value: object | None = None
+
+    def actual(self) -> Mapping[Hashable, object]:
+        return {} if self._value is None else {"gateway": self._value}
+
+    def set(self, key: Hashable, value: object) -> None:
+        ipv4, ipv6 = cast("tuple[IPv4Address | None, IPv6Address | None]", value)
+        self.forwarding.plane.set_gateway(ipv4, ipv6)
+        self._value = value
+
+    def remove(self, key: Hashable) -> None:
+        self.forwarding.plane.set_gateway(None, None)
+        self._value = None
+
+
+@dataclass(slots=True)
+class PeersDriver:
+    forwarding: Forwarding
+    kind: Kind = Kind.PEERS
+    drifts: bool = False
+    _value: dict[Address, str] | None = None
+
+    def actual(self) -> Mapping[Hashable, object]:
+        return {} if self._value is None else {"peers": self._value}
+
+    def set(self, key: Hashable, value: object) -> None:
+        peers = cast("Mapping[Address, str]", value)
+        self.forwarding.set_peers(peers)
+        self._value = dict(peers)
+
+    def remove(self, key: Hashable) -> None:
+        self.forwarding.set_peers({})
+        self._value = None
+
+
+@dataclass(slots=True)
+class RouteDriver:
+    forwarding: Forwarding
+    kind: Kind = Kind.ROUTE
+    drifts: bool = False
+
+    def actual(self) -> Mapping[Hashable, object]:
+        return cast("Mapping[Hashable, object]", self.forwarding.routes)
+
+    def set(self, key: Hashable, value: object) -> None:
+        self.forwarding.set_route(cast(Prefix, key), cast("tuple[Via, ...]", value))
+
+    def remove(self, key: Hashable) -> None:
+        self.forwarding.remove_route(cast(Prefix, key))

@@ -1,0 +1,243 @@
+"""Attaches pods: a TUN device in the pod's namespace whose queue the engine holds.
+
+Owns: the pods' devices, from making or adopting them to removing them.
+Never: touches a device that is not marked as ours, and never leaves one behind
+that it made and could not finish.
+Invariant: devices outlive the daemon; `release` closes queues, only `remove`
+deletes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_interface
+from typing import cast
+
+from engine.apply.delta import Kind
+from engine.apply.links import (
+    ALIAS_PREFIX,
+    DeviceSettings,
+    DeviceState,
+    bring_loopback_up,
+    configure,
+    delete,
+    matches,
+    netlink,
+    read,
+)
+from engine.apply.plane import Forwarding, LocalPort, OpenTun
+from engine.apply.refusal import refusal
+from engine.errors import KernelError, TowpathError
+from engine.model import PodDevice
+from engine.pod.namespace import Identity, identity, run_inside
+from engine.pod.record import Entry, Record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attachment:
+    """A pod's device in use. `made`: it did not exist before this run."""
+
+    device: PodDevice
+    port: LocalPort
+    namespace: Identity | None
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A device an earlier run wrote down: to be adopted or removed."""
+
+    entry: Entry
+
+
+class PodDriver:
+    kind = Kind.POD
+    drifts = True
+
+    def __init__(self, forwarding: Forwarding, open_tun: OpenTun, record: Record) -> None:
+        self._forwarding = forwarding
+        self._open_tun = open_tun
+        self._record = record
+        self.attachments: dict[str, Attachment] = {}
+
+    def actual(self) -> Mapping[Hashable, object]:
+        found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
+        found.update((name, attachment.device) for name, attachment in self.attachments.items())
+        return found
+
+    def set(self, key: Hashable, value: object) -> None:
+        wanted = cast(PodDevice, value)
+        pod = wanted.pod
+        self._drop_if_elsewhere(wanted)
+        attachment = self.attachments.get(pod.name)
+        if attachment is not None:
+            settings = settings_of(wanted)
+            run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {pod.name}")
+            number = self._forwarding.ports[("pod", pod.name)]
+            self._forwarding.plane.update_port(number, addresses=pod.addresses, mtu=wanted.mtu)
+            attachment.device = wanted
+        else:
+            self._attach(wanted)
+
+    def remove(self, key: Hashable) -> None:
+        name = cast(str, key)
+        attachment = self.attachments.pop(name, None)
+        if attachment is not None:
+            self._forwarding.detach(("pod", name))
+            attachment.port.delete()
+        elif name in self._record.entries:
+            _delete_recorded(self._record.entries[name])
+        self._record.discard(name)
+
+    def release(self, *, undo: bool = False) -> None:
+        """Close every queue and leave the devices to the next run; with `undo`, delete those made by this one."""
+        for name, attachment in list(self.attachments.items()):
+            if undo and attachment.made:
+                self.remove(name)
+            else:
+                self._close(name)
+
+    def lost(self, name: str) -> None:
+        """The device went away under us: close its queue, so that the next pass makes it again."""
+        if name in self.attachments:
+            self._close(name)
+
+    def audit(self, name: str) -> None:
+        """Compare one pod's device with what it should be; what differs is closed or repaired by the next pass."""
+        attachment = self.attachments.get(name)
+        if attachment is None:
+            return
+        pod = attachment.device.pod
+        if identity(pod.namespace) != attachment.namespace:
+            log.warning("the namespace of pod %s is gone or another one", name)
+            self._close(name)
+            return
+        settings = settings_of(attachment.device)
+        try:
+            state = run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {name}")
+        except TowpathError as error:
+            log.warning("cannot look at the device of pod %s: %s", name, error)
+            return
+        if state is None:
+            self._close(name)
+        elif not matches(state, settings):
+            log.warning("the device of pod %s was changed by somebody else; setting it right", name)
+            run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {name}")
+
+    def _attach(self, wanted: PodDevice) -> None:
+        pod = wanted.pod
+        settings = settings_of(wanted)
+        where = f"pod {pod.name}"
+        seen = identity(pod.namespace)
+        self._record.add(Entry(pod.name, pod.namespace, pod.interface))
+        try:
+            port, made = run_inside(pod.namespace, lambda: self._open(wanted, settings), where=where)
+        except BaseException:
+            if pod.name not in self.attachments and _nothing_of_ours(wanted):
+                self._record.discard(pod.name)
+            raise
+        try:
+            self._forwarding.attach(("pod", pod.name), port)
+        except BaseException:
+            if made:
+                port.delete()
+                self._record.discard(pod.name)
+            else:
+                port.close()
+            raise
+        self.attachments[pod.name] = Attachment(wanted, port, seen, made)
+
+    def _open(self, wanted: PodDevice, settings: DeviceSettings) -> tuple[LocalPort, bool]:
+        """In the pod's namespace: take the device, or make it, and configure it."""
+        pod = wanted.pod
+        where = f"pod {pod.name}"
+        state = _read(pod.interface)
+        if state is not None and not state.is_ours:
+            raise KernelError(
+                f"device {pod.interface} exists in {pod.namespace} and is not Towpath's",
+                where=where,
+                remedy="remove it, or give the pod another interface name",
+            )
+        try:
+            port = self._open_tun(pod.interface, role="pod", addresses=pod.addresses, mtu=wanted.mtu)
+        except OSError as error:
+            raise refusal(error, where=where, doing=f"cannot make device {pod.interface}", tun=True) from error
+        try:
+            _configure_pod(settings)
+        except BaseException:
+            if state is None:
+                port.delete()
+            else:
+                port.close()
+            raise
+        return port, state is None
+
+    def _drop_if_elsewhere(self, wanted: PodDevice) -> None:
+        """A pod that moved to another namespace or device name loses its old device first."""
+        name = wanted.pod.name
+        attachment = self.attachments.get(name)
+        if attachment is not None:
+            device = attachment.device.pod
+            if (device.namespace, device.interface) != (wanted.pod.namespace, wanted.pod.interface):
+                self.remove(name)
+            elif identity(wanted.pod.namespace) != attachment.namespace:
+                self._close(name)
+            return
+        entry = self._record.entries.get(name)
+        if entry and (entry.namespace, entry.interface) != (wanted.pod.namespace, wanted.pod.interface):
+            self.remove(name)
+
+    def _close(self, name: str) -> None:
+        attachment = self.attachments.pop(name)
+        self._forwarding.detach(("pod", name))
+        attachment.port.close()
+
+
+def settings_of(device: PodDevice) -> DeviceSettings:
+    """A pod's device: host addresses, and everything leaves through it."""
+    return DeviceSettings(
+        name=device.pod.interface,
+        alias=f"{ALIAS_PREFIX}{device.pod.name}",
+        mtu=device.mtu,
+        addresses=tuple(ip_interface(address) for address in device.pod.addresses),
+        default_routes=True,
+    )
+
+
+def _configure_pod(settings: DeviceSettings) -> None:
+    with netlink() as ip:
+        bring_loopback_up(ip)
+        configure(ip, settings, where=f"pod {settings.alias.removeprefix(ALIAS_PREFIX)}")
+
+
+def _read(name: str) -> DeviceState | None:
+    with netlink() as ip:
+        return read(ip, name)
+
+
+def _nothing_of_ours(wanted: PodDevice) -> bool:
+    """Whether the failed attachment left no device that a later run would have to look for."""
+    pod = wanted.pod
+    try:
+        state = run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {pod.name}")
+    except (TowpathError, OSError):
+        return True
+    return state is None or not state.alias.startswith(ALIAS_PREFIX)
+
+
+def _delete_recorded(entry: Entry) -> None:
+    """Remove a device of an earlier run, if it still stands and is marked as that pod's."""
+    if identity(entry.namespace) is None:
+        return
+
+    def delete_if_ours() -> None:
+        with netlink() as ip:
+            state = read(ip, entry.interface)
+            if state is not None and state.alias == f"{ALIAS_PREFIX}{entry.pod}":
+                delete(ip, entry.interface)
+
+    run_inside(entry.namespace, delete_if_ours, where=f"pod {entry.pod}")

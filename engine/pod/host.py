@@ -1,0 +1,121 @@
+"""The host's own port: one TUN device in the daemon's namespace.
+
+Owns: that device (towpath0 unless named otherwise), its addresses, its queue.
+Never: sets routes (apply/kernel_routes) or host-wide settings.
+Invariant: it outlives a crash and is adopted by its mark; a clean stop removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import cast
+
+from engine.apply.delta import Kind
+from engine.apply.links import ALIAS_PREFIX, DeviceSettings, configure, delete, matches, named_by_alias, netlink, read
+from engine.apply.plane import Forwarding, LocalPort, OpenTun, Owner
+from engine.apply.refusal import refusal
+from engine.errors import KernelError
+from engine.model import Address, HostDevice, HostPort
+
+_ALIAS = f"{ALIAS_PREFIX}host"
+_OWNER: Owner = ("host", "host")
+
+
+class HostDriver:
+    kind = Kind.HOST
+    drifts = True
+
+    def __init__(self, forwarding: Forwarding, open_tun: OpenTun) -> None:
+        self._forwarding = forwarding
+        self._open_tun = open_tun
+        self._device: HostDevice | None = None
+        self._port: LocalPort | None = None
+
+    def device_name(self) -> str:
+        """The device in use, or the one it would be."""
+        return self._device.name if self._device else HostPort().name
+
+    def actual(self) -> Mapping[Hashable, object]:
+        if self._device is not None:
+            return {"host": self._device}
+        with netlink() as ip:
+            earlier = named_by_alias(ip, _ALIAS)
+        # A device of an earlier run equals nothing desired, so it is adopted or removed.
+        return {"host": tuple(earlier)} if earlier else {}
+
+    def set(self, key: Hashable, value: object) -> None:
+        wanted = cast(HostDevice, value)
+        if self._device is not None and self._device.name != wanted.name:
+            self.remove(key)
+        if self._port is None:
+            self._open(wanted)
+        else:
+            with netlink() as ip:
+                configure(ip, settings_of(wanted), where=_where(wanted))
+            number = self._forwarding.ports[_OWNER]
+            self._forwarding.plane.update_port(number, addresses=_addresses(wanted), mtu=wanted.mtu)
+        self._device = wanted
+
+    def remove(self, key: Hashable) -> None:
+        if self._port is not None:
+            self._forwarding.detach(_OWNER)
+            self._port.delete()
+            self._port = self._device = None
+        with netlink() as ip:
+            for name in named_by_alias(ip, _ALIAS):
+                delete(ip, name)
+
+    def lost(self) -> None:
+        """The device went away under us: close its queue, so that the next pass makes it again."""
+        if self._port is not None:
+            self._forwarding.detach(_OWNER)
+            self._port.close()
+            self._port = self._device = None
+
+    def audit(self) -> None:
+        """Set right what somebody changed; a device that is gone is made again by the next pass."""
+        if self._device is None:
+            return
+        with netlink() as ip:
+            state = read(ip, self._device.name)
+            if state is not None and not matches(state, settings_of(self._device)):
+                configure(ip, settings_of(self._device), where=_where(self._device))
+        if state is None:
+            self.lost()
+
+    def _open(self, wanted: HostDevice) -> None:
+        where = _where(wanted)
+        with netlink() as ip:
+            for name in named_by_alias(ip, _ALIAS):
+                if name != wanted.name:
+                    delete(ip, name)
+            state = read(ip, wanted.name)
+            if state is not None and not state.is_ours:
+                remedy = "remove it, or set another host.name"
+                raise KernelError(f"device {wanted.name} exists and is not Towpath's", where=where, remedy=remedy)
+            try:
+                port = self._open_tun(wanted.name, role="host", addresses=_addresses(wanted), mtu=wanted.mtu)
+            except OSError as error:
+                raise refusal(error, where=where, doing="cannot make the device", tun=True) from error
+            try:
+                configure(ip, settings_of(wanted), where=where)
+                self._forwarding.attach(_OWNER, port)
+            except BaseException:
+                if state is None:
+                    port.delete()
+                else:
+                    port.close()
+                raise
+        self._port = port
+
+
+def settings_of(device: HostDevice) -> DeviceSettings:
+    return DeviceSettings(device.name, _ALIAS, device.mtu, device.addresses, default_routes=False)
+
+
+def _where(device: HostDevice) -> str:
+    return f"host port {device.name}"
+
+
+def _addresses(device: HostDevice) -> tuple[Address, ...]:
+    return tuple(address.ip for address in device.addresses)

@@ -1,0 +1,68 @@
+"""Which devices stand in which namespaces, written down before they are made.
+
+Owns: one small file in the state directory.
+Never: is the truth: a device is ours by its alias; the record only says where
+to look for one that is no longer wanted.
+Invariant: the file is replaced whole, so a kill at any moment leaves the old
+or the new one; an unreadable file counts as empty.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+_SIZE_LIMIT = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Device `interface` of pod `pod` in the namespace at `namespace`."""
+
+    pod: str
+    namespace: str
+    interface: str
+
+
+class Record:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._entries = _load(file)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        return dict(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        if self._entries.get(entry.pod) != entry:
+            self._entries[entry.pod] = entry
+            self._write()
+
+    def discard(self, pod: str) -> None:
+        if self._entries.pop(pod, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        aside = self._file.with_suffix(".new")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(msgspec.json.encode(sorted(self._entries.values(), key=lambda entry: entry.pod)))
+        os.replace(aside, self._file)
+
+
+def _load(file: Path) -> dict[str, Entry]:
+    try:
+        if file.stat().st_size > _SIZE_LIMIT:
+            raise ValueError("too large")
+        entries = msgspec.json.decode(file.read_bytes(), type=list[Entry])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        log.warning("ignoring the record of devices %s: %s", file, error)
+        return {}
+    return {entry.pod: entry for entry in entries}

@@ -1,0 +1,185 @@
+"""Names and numbers: the tables of a plane double always show what was asked for."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from engine.apply.plane import Forwarding, PeersDriver, TunnelDriver
+from engine.errors import KernelError
+from engine.model import TunnelPort, Via
+from fastpath.values import Deliver, Encapsulate
+from tests.engine.fakes import REJECTED, FakeKernel, FakePlane, FakePort
+
+TUNNEL = TunnelPort("vxlan/192.0.2.1:4789", "vxlan", ip_address("192.0.2.1"), 4789, 1)
+TO_B = Via("tunnel", TUNNEL.key, "b", ip_address("192.0.2.2"), 4789, b"\2" * 6, 1450)
+TO_C = replace(TO_B, peer="c", remote=ip_address("192.0.2.3"))
+TO_POD = Via("pod", "a", mtu=1450)
+P1, P2, P3 = (ip_network(f"10.{i}.0.0/16") for i in (1, 2, 3))
+
+
+@pytest.fixture
+def plane():
+    return FakePlane()
+
+
+@pytest.fixture
+def forwarding(plane):
+    return Forwarding(plane)
+
+
+def test_routes_by_the_same_next_hop_share_one_adjacency(forwarding, plane):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.set_route(P1, (TO_B,))
+    forwarding.set_route(P2, (TO_B,))
+    assert plane.table[P1] == plane.table[P2]
+    assert plane.meaning(P1) == Encapsulate(1, 1, TO_B.remote, 1450, 4789, TO_B.mac)
+    forwarding.remove_route(P1)
+    assert len(plane.adjacencies) == 1
+    forwarding.remove_route(P2)
+    assert plane.adjacencies == {}
+
+
+def test_a_new_mtu_changes_the_adjacency_and_no_route(forwarding, plane):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.set_route(P1, (TO_B,))
+    forwarding.set_route(P2, (TO_B,))
+    plane.log.clear()
+    smaller = (replace(TO_B, mtu=1350),)
+    forwarding.set_route(P1, smaller)
+    forwarding.set_route(P2, smaller)
+    assert plane.log == [f"adjacency {plane.table[P1]}"]
+    assert plane.meaning(P2).mtu == 1350
+    assert forwarding.routes[P2] == smaller
+
+
+def test_a_route_without_its_port_rejects_until_the_port_is_there(forwarding, plane):
+    forwarding.set_route(P1, (TO_POD,))
+    assert plane.meaning(P1) == REJECTED
+    number = forwarding.attach(("pod", "a"), FakePort("eth0"))
+    assert plane.meaning(P1) == Deliver(number, 1450)
+    forwarding.detach(("pod", "a"))
+    assert plane.meaning(P1) == REJECTED
+
+
+def test_equal_cost_next_hops_leave_out_those_without_a_port(forwarding, plane):
+    other = replace(TO_C, target="udp/192.0.2.1:8285")
+    forwarding.set_route(P1, (TO_B, other))
+    assert plane.meaning(P1) == REJECTED
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    assert [hop.remote for hop in plane.meaning(P1)] == [TO_B.remote]
+    forwarding.attach(("tunnel", other.target), FakePort("u"))
+    assert [hop.remote for hop in plane.meaning(P1)] == [TO_B.remote, TO_C.remote]
+    forwarding.set_route(P2, (TO_C,))
+    forwarding.remove_route(P1)
+    forwarding.remove_route(P2)
+    assert plane.adjacencies == {}
+    assert forwarding.slots == {}
+
+
+def test_an_mtu_change_in_a_spread_reaches_its_members(forwarding, plane):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.set_route(P1, (TO_B, TO_C))
+    forwarding.set_route(P1, (replace(TO_B, mtu=1300), TO_C))
+    assert [hop.mtu for hop in plane.meaning(P1)] == [1300, 1450]
+
+
+def test_peers_keep_their_numbers_and_none_is_given_twice(forwarding, plane):
+    peers = PeersDriver(forwarding)
+    b, c = ip_address("192.0.2.2"), ip_address("192.0.2.3")
+    peers.set("peers", {b: "b"})
+    first = plane.peers[b]
+    peers.set("peers", {b: "b", c: "c"})
+    assert plane.peers[b] == first != plane.peers[c]
+    peers.set("peers", {c: "c"})
+    peers.set("peers", {b: "b", c: "c"})
+    assert len({first, *plane.peers.values()}) == 3
+
+
+def test_a_tunnel_that_changes_is_opened_anew_and_its_routes_follow(forwarding, plane):
+    kernel = FakeKernel()
+    driver = TunnelDriver(forwarding, kernel.openers.tunnel)
+    driver.set(TUNNEL.key, TUNNEL)
+    forwarding.set_route(P1, (TO_B,))
+    driver.set(TUNNEL.key, replace(TUNNEL, vni=7))
+    assert kernel.log == [f"open {TUNNEL.key}", f"close {TUNNEL.key}", f"open {TUNNEL.key}"]
+    assert plane.meaning(P1).port == forwarding.ports["tunnel", TUNNEL.key]
+    driver.remove(TUNNEL.key)
+    assert plane.meaning(P1) == REJECTED
+    assert driver.actual() == {}
+
+
+def test_a_port_in_use_is_said_with_place_and_remedy(forwarding):
+    kernel = FakeKernel()
+    kernel.refuse[TUNNEL.key] = OSError(98, "Address already in use")
+    with pytest.raises(KernelError, match=r"tunnel vxlan/192.0.2.1:4789: .*port is in use \(.*choose another"):
+        TunnelDriver(forwarding, kernel.openers.tunnel).set(TUNNEL.key, TUNNEL)
+    assert forwarding.ports == {}
+
+
+class Churn(RuleBasedStateMachine):
+    """Ports come and go, routes change: the plane always shows what a plain dict says it should."""
+
+    targets = ("x", "y")
+    vias = st.lists(
+        st.builds(
+            Via,
+            kind=st.just("tunnel"),
+            target=st.sampled_from(targets),
+            peer=st.just("p"),
+            remote=st.sampled_from([ip_address("192.0.2.2"), ip_address("192.0.2.3")]),
+        ),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ).map(tuple)
+
+    def __init__(self):
+        super().__init__()
+        self.plane = FakePlane()
+        self.forwarding = Forwarding(self.plane)
+        self.model = {}
+
+    @rule(prefix=st.sampled_from([P1, P2, P3]), vias=vias)
+    def set_route(self, prefix, vias):
+        self.forwarding.set_route(prefix, vias)
+        self.model[prefix] = vias
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove_route(self, data):
+        prefix = data.draw(st.sampled_from(sorted(self.model)))
+        self.forwarding.remove_route(prefix)
+        del self.model[prefix]
+
+    @rule(name=st.sampled_from(targets))
+    def flip_port(self, name):
+        if ("tunnel", name) in self.forwarding.ports:
+            self.forwarding.detach(("tunnel", name))
+        else:
+            self.forwarding.attach(("tunnel", name), FakePort(name))
+
+    @invariant()
+    def the_plane_shows_the_model(self):
+        assert set(self.plane.table) == set(self.model)
+        for prefix, vias in self.model.items():
+            ports = self.forwarding.ports
+            want = [(via.remote, ports["tunnel", via.target]) for via in vias if ("tunnel", via.target) in ports]
+            meaning = self.plane.meaning(prefix)
+            got = meaning if isinstance(meaning, tuple) else () if meaning == REJECTED else (meaning,)
+            assert [(hop.remote, hop.port) for hop in got] == want
+
+    @invariant()
+    def nothing_unused_is_kept(self):
+        if not self.model:
+            assert self.plane.adjacencies == {}
+        used = {hop for vias in self.model.values() for hop in vias}
+        spreads = {vias for vias in self.model.values() if len(vias) > 1}
+        assert len(self.plane.adjacencies) == len(used) + len(spreads)
+
+
+Churn.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+test_churn = Churn.TestCase

@@ -1,0 +1,314 @@
+"""Pods' devices for real: made, adopted, set right and removed in namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
+from engine.apply.plane import kernel_openers
+from engine.datapath import Datapath
+from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, Via
+from engine.pod.namespace import run_inside
+from tests.engine.fakes import FakePlane
+from tests.engine.namespaces import device, ip, namespaces, path_of, routes, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
+
+A4, A6 = ip_address("10.1.0.5"), ip_address("fd00:1::5")
+
+
+@pytest.fixture
+def names():
+    with namespaces(3) as made:
+        yield made
+
+
+@pytest.fixture
+def start(tmp_path, names):
+    """Starts a datapath whose host is the third namespace; everything is closed at the end."""
+    opened = []
+
+    def start():
+        datapath = Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane())
+        opened.append(datapath)
+        return datapath
+
+    yield start
+    for datapath in opened:
+        datapath.abandon()
+
+
+def pod(name, namespace, addresses=(A4, A6), mtu=1450):
+    return PodDevice(Pod(name, path_of(namespace), addresses), mtu)
+
+
+def pods(*devices):
+    return Desired(pods=frozenset(devices))
+
+
+def kill(datapath):
+    """What a kill -9 leaves: queues closed by the kernel, nothing said to anybody."""
+    for attachment in datapath.pods.attachments.values():
+        attachment.port.close()
+    datapath.pods.attachments.clear()
+
+
+def test_a_pod_gets_a_device_with_all_its_settings(start, names):
+    assert start().apply(pods(pod("a", names[0]))).failed == []
+    found = device(names[0])
+    assert found["linkinfo"]["info_kind"] == "tun"
+    assert found["linkinfo"]["info_data"]["vnet_hdr"]
+    assert found["ifalias"] == "towpath:a"
+    assert found["mtu"] == 1450
+    assert found["txqlen"] == QUEUE_LENGTH
+    assert found["gso_max_size"] == GSO_MAX_SIZE
+    assert "UP" in found["flags"]
+    assert [(a["local"], a["prefixlen"]) for a in found["addr_info"]] == [("10.1.0.5", 32), ("fd00:1::5", 128)]
+    assert ("default", "eth0") in routes(names[0], "default")
+    assert len(routes(names[0], "default")) == 2
+    sysctl = run_inside(path_of(names[0]), Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").read_text, where="")
+    assert sysctl.strip() == "0"
+    assert "UP" in device(names[0], "lo")["flags"]
+
+
+def test_the_same_state_twice_does_nothing(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    assert datapath.apply(pods(pod("a", names[0]))).done == []
+    assert datapath.audit().done == []
+
+
+def test_the_daemon_stays_in_its_own_namespace(start, names):
+    before = os.readlink("/proc/self/ns/net")
+    start().apply(pods(pod("a", names[0])))
+
+    def everybody_is_here():
+        with contextlib.suppress(FileNotFoundError):  # a thread that just ended
+            return {os.readlink(task / "ns/net") for task in Path("/proc/self/task").iterdir()} == {before}
+
+    wait_for(everybody_is_here)
+    assert not [thread for thread in threading.enumerate() if thread.name == "towpath-netns"]
+
+
+def test_a_device_is_adopted_after_a_kill(start, names):
+    first = start()
+    first.apply(pods(pod("a", names[0])))
+    index = device(names[0])["ifindex"]
+    kill(first)
+    second = start()
+    outcome = second.apply(pods(pod("a", names[0])))
+    assert [str(operation) for operation in outcome.done] == ["set pod a"]
+    assert device(names[0])["ifindex"] == index
+    second.close()
+    assert device(names[0])["ifindex"] == index, "a clean stop takes no device from a pod"
+
+
+def test_a_device_that_is_no_longer_wanted_is_swept_after_a_kill(start, names):
+    first = start()
+    first.apply(pods(pod("a", names[0]), pod("b", names[1])))
+    kill(first)
+    start().apply(pods(pod("b", names[1])))
+    assert device(names[0]) is None
+    assert device(names[1]) is not None
+
+
+def test_a_kill_before_the_mark_was_set_leaves_a_device_that_is_adopted(start, names):
+    ip("tuntap", "add", "eth0", "mode", "tun", "vnet_hdr", namespace=names[0])
+    assert start().apply(pods(pod("a", names[0]))).failed == []
+    assert device(names[0])["ifalias"] == "towpath:a"
+
+
+def test_a_device_of_somebody_else_is_refused_and_left_alone(start, names):
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "other", namespace=names[0])
+    outcome = start().apply(pods(pod("a", names[0]), pod("b", names[1])))
+    assert "device eth0 exists" in str(outcome.failed[0])
+    assert "is not Towpath's" in str(outcome.failed[0])
+    assert device(names[0])["linkinfo"]["info_kind"] == "veth"
+    assert device(names[1]) is not None
+
+
+def test_a_missing_namespace_is_said_and_served_once_it_is_there(start, names):
+    datapath = start()
+    wanted = pods(pod("a", names[0]), PodDevice(Pod("x", path_of(f"{names[0]}x"), (A4,)), 1450))
+    outcome = datapath.apply(wanted)
+    assert "does not exist (create it" in str(outcome.failed[0])
+    assert "pod x" in str(outcome.failed[0])
+    assert device(names[0]) is not None
+    assert "x" not in datapath.pods.actual()
+
+
+def test_a_path_that_is_no_namespace_is_said(start, names, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = start().apply(pods(PodDevice(Pod("x", str(tmp_path / "file"), (A4,)), 1450)))
+    assert "is not a network namespace" in str(outcome.failed[0])
+
+
+def test_a_changed_pod_keeps_its_device(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    index = device(names[0])["ifindex"]
+    datapath.apply(pods(pod("a", names[0], (A4, ip_address("fd00:1::6")), 1400)))
+    found = device(names[0])
+    assert found["ifindex"] == index
+    assert found["mtu"] == 1400
+    assert [a["local"] for a in found["addr_info"]] == ["10.1.0.5", "fd00:1::6"]
+    assert len(routes(names[0], "default")) == 2
+    assert datapath.plane.log[-1] == "update eth0"
+
+
+def test_a_pod_that_moves_takes_its_device_along(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    datapath.apply(pods(pod("a", names[1])))
+    assert device(names[0]) is None
+    assert device(names[1])["ifalias"] == "towpath:a"
+
+
+def test_what_somebody_changed_is_set_right(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    ip("addr", "flush", "dev", "eth0", namespace=names[0])
+    ip("link", "set", "eth0", "mtu", "1300", "down", namespace=names[0])
+    for _ in range(2):
+        datapath.audit()
+    found = device(names[0])
+    assert found["mtu"] == 1450
+    assert len([a for a in found["addr_info"] if a["scope"] == "global"]) == 2
+    assert len(routes(names[0], "default")) == 2
+
+
+def test_a_deleted_device_is_made_again(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    number = datapath.forwarding.ports["pod", "a"]
+    ip("link", "del", "eth0", namespace=names[0])
+    datapath.plane.events.append(("port-error", number))
+    assert datapath.take_events(lambda _: None)
+    datapath.repair()
+    assert device(names[0])["ifalias"] == "towpath:a"
+
+
+def test_a_namespace_that_was_made_anew_gets_a_device(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    ip("netns", "del", names[0])
+    ip("netns", "add", names[0])
+    for _ in range(2):
+        datapath.audit()
+    assert device(names[0])["ifalias"] == "towpath:a"
+
+
+def test_a_start_that_is_given_up_leaves_what_was_there(start, names):
+    first = start()
+    first.apply(pods(pod("a", names[0])))
+    kill(first)
+    second = start()
+    second.apply(pods(pod("a", names[0]), pod("b", names[1])))
+    second.abandon()
+    assert device(names[0]) is not None
+    assert device(names[1]) is None
+
+
+def test_removing_a_pod_whose_namespace_is_gone_is_no_failure(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    ip("netns", "del", names[0])
+    assert datapath.apply(pods()).failed == []
+    assert datapath.pods.actual() == {}
+
+
+def test_a_broken_record_is_ignored(start, names, tmp_path, caplog):
+    (tmp_path / "devices.json").write_text('[{"pod": 1}]')
+    assert start().apply(pods(pod("a", names[0]))).failed == []
+    assert "ignoring the record" in caplog.text
+
+
+# -- the host's side, in a namespace that plays the host --------------------------
+HOST = HostDevice(
+    (ip_interface("10.1.0.1/32"), ip_interface("fd00:1::1/128")),
+    1450,
+    (ip_network("10.1.0.0/24"), ip_network("fd00:1::/64")),
+)
+
+
+@pytest.fixture
+def on_host(names):
+    """Runs a function with the third namespace as the host's."""
+    ip("link", "set", "lo", "up", namespace=names[2])
+    ip("link", "add", "under", "type", "veth", "peer", "name", "far", namespace=names[2])
+    ip("link", "set", "far", "up", namespace=names[2])
+    ip("link", "set", "under", "up", namespace=names[2])
+    ip("addr", "add", "192.0.2.1/24", "dev", "under", namespace=names[2])
+    ip("addr", "add", "2001:db8::1/64", "dev", "under", "nodad", namespace=names[2])
+    return lambda function: run_inside(path_of(names[2]), function, where="host")
+
+
+def test_the_host_port_and_its_routes(start, names, on_host):
+    datapath = start()
+    outcome = on_host(lambda: datapath.apply(Desired(host=HOST)))
+    assert outcome.failed == []
+    found = device(names[2], "towpath0")
+    assert found["ifalias"] == "towpath:host"
+    assert [a["local"] for a in found["addr_info"]] == ["10.1.0.1", "fd00:1::1"]
+    assert set(routes(names[2], "proto", "116")) == {("10.1.0.0/24", "towpath0"), ("fd00:1::/64", "towpath0")}
+    assert on_host(lambda: datapath.apply(Desired(host=HOST))).done == []
+    assert on_host(datapath.audit).done == []
+    on_host(datapath.close)
+    assert routes(names[2], "proto", "116") == []
+    assert device(names[2], "towpath0") is None
+
+
+def kernel_routes(**via):
+    return Desired(kernel_routes=frozenset(KernelRoute(ip_network(p), v) for p, v in via["via"].items()))
+
+
+def hops(*texts):
+    return tuple(ip_address(text) for text in texts)
+
+
+def test_kernel_routes_change_and_only_ours(start, names, on_host):
+    ip("route", "add", "10.9.0.0/16", "via", "192.0.2.9", namespace=names[2])
+    ip("route", "add", "10.8.0.0/16", "via", "192.0.2.9", "proto", "116", namespace=names[2])
+    datapath = start()
+    wanted = kernel_routes(
+        via={"10.2.0.0/16": hops("192.0.2.2"), "fd00:2::/64": hops("2001:db8::2"), "10.9.0.0/16": hops("192.0.2.2")}
+    )
+    outcome = on_host(lambda: datapath.apply(wanted))
+    assert [str(failure.operation) for failure in outcome.failed] == ["set kernel route 10.9.0.0/16"]
+    assert "is not Towpath's" in str(outcome.failed[0])
+    ours = {("10.2.0.0/16", "192.0.2.2"), ("fd00:2::/64", "2001:db8::2")}
+    assert set(routes(names[2], "proto", "116")) == ours, "the stale route of an earlier run is swept"
+    assert ("10.9.0.0/16", "192.0.2.9") in routes(names[2])
+
+    several = kernel_routes(
+        via={"10.2.0.0/16": hops("192.0.2.3", "192.0.2.2"), "fd00:2::/64": hops("2001:db8::3", "2001:db8::2")}
+    )
+    assert on_host(lambda: datapath.apply(several)).failed == []
+    assert on_host(datapath.audit).done == []
+    assert len(routes(names[2], "proto", "116")) == 2
+
+    ip("route", "del", "10.2.0.0/16", namespace=names[2])
+    assert [str(operation) for operation in on_host(datapath.audit).done] == ["set kernel route 10.2.0.0/16"]
+    on_host(datapath.close)
+    assert routes(names[2], "proto", "116") == []
+
+
+def test_an_unreachable_next_hop_is_said(start, names, on_host):
+    outcome = on_host(lambda: start().apply(kernel_routes(via={"10.2.0.0/16": hops("203.0.113.9")})))
+    assert "kernel route 10.2.0.0/16: " in str(outcome.failed[0])
+    assert "same subnet" in str(outcome.failed[0])
+
+
+def test_a_next_hop_into_a_pod_follows_the_device(start, names):
+    datapath = start()
+    prefix = ip_network("10.1.0.5/32")
+    wanted = replace(pods(pod("a", names[0])), routes={prefix: (Via("pod", "a", mtu=1450),)})
+    datapath.apply(wanted)
+    assert datapath.plane.meaning(prefix).port == datapath.forwarding.ports["pod", "a"]
