@@ -1,0 +1,79 @@
+"""What is said on the control socket: one JSON object a line, typed.
+
+Owns: the methods, their parameters, and the frame of request and answer; what
+an answer holds is declared in engine/views.py.
+Never: does anything.
+Invariant: a field is only ever added, with a default; `PROTOCOL` counts up
+when that rule must be broken.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from engine import views
+
+PROTOCOL = 1
+REQUEST_LIMIT = 64 * 1024  # bytes of one request line, its end included
+ANSWER_LIMIT = 16 * 1024 * 1024  # bytes of one answer line
+ROUTES_LIMIT = 50_000  # routes of one answer
+
+READING = frozenset({"version", "health", "status", "routes", "route_get", "peers", "pods", "counters", "drops"})
+CHANGING = frozenset({"reload"})
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    id: int = 0
+
+
+class Fault(msgspec.Struct):
+    """Why a request was not answered; `exit_code` is that of engine.errors."""
+
+    what: str
+    where: str = ""
+    remedy: str = ""
+    exit_code: int = 1
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    id: int = 0
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: Fault | None = None
+
+
+# -- parameters ----------------------------------------------------------------
+class NoParameters(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class RoutesParameters(msgspec.Struct, forbid_unknown_fields=True):
+    within: str = ""  # only routes inside this prefix
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=0, le=ROUTES_LIMIT)] = 10_000
+
+
+class RouteGetParameters(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+
+
+PARAMETERS: dict[str, type[msgspec.Struct]] = {
+    **dict.fromkeys(READING | CHANGING, NoParameters),
+    "routes": RoutesParameters,
+    "route_get": RouteGetParameters,
+}
+RESULTS: dict[str, type[msgspec.Struct]] = {
+    "version": views.Version,
+    "health": views.Health,
+    "status": views.Status,
+    "routes": views.Routes,
+    "route_get": views.RouteGet,
+    "peers": views.Peers,
+    "pods": views.Pods,
+    "counters": views.Counters,
+    "drops": views.Drops,
+    "reload": views.Reload,
+}

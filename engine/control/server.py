@@ -1,0 +1,293 @@
+"""Serves the control socket from the node's poll loop.
+
+Owns: the listening socket, its clients, and who may ask for what.
+Never: blocks, trusts a length, or keeps more than a bounded number of bytes
+for a client.
+Invariant: a client can only harm itself: what is too long, too slow, not
+understood or not permitted ends in one error line and, where needed, a close.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from engine.control.messages import (
+    ANSWER_LIMIT,
+    CHANGING,
+    PARAMETERS,
+    READING,
+    REQUEST_LIMIT,
+    Answer,
+    Fault,
+    Request,
+)
+from engine.errors import KernelError, TowpathError
+from engine.loop import READ, WRITE, Loop, Timer
+
+log = logging.getLogger(__name__)
+
+CLIENTS_LIMIT = 128
+REQUEST_DEADLINE = 5.0  # seconds from the first byte of a line to its end
+ANSWER_DEADLINE = 5.0  # seconds for a client to take an answer
+IDLE_DEADLINE = 60.0  # seconds between two requests
+_BACKLOG = 256
+_SO_PEERGROUPS = 59
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
+
+Handler = Callable[[msgspec.Struct], msgspec.Struct]
+
+
+class Server:
+    """Answers `handlers[method](parameters)`; `group` may read and change as root and our own user may."""
+
+    def __init__(self, loop: Loop, path: Path, handlers: dict[str, Handler], *, group: str = "") -> None:
+        self._loop = loop
+        self._handlers = handlers
+        self._path = path
+        self._group = _group_id(group)
+        self._clients: dict[int, _Client] = {}
+        self._socket = _listen(path, self._group)
+        self._inode = os.stat(path).st_ino
+        loop.watch(self._socket.fileno(), READ, self._accept)
+
+    def close(self) -> None:
+        for client in list(self._clients.values()):
+            client.close()
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            if os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+
+    def permits(self, peer: socket.socket) -> bool:
+        """Root, our own user, or a member of the configured group."""
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, user, group = _CREDENTIALS.unpack(raw)
+        if user in (0, os.geteuid()):
+            return True
+        return self._group is not None and (group == self._group or self._group in _groups_of(peer))
+
+    def answer(self, line: bytes) -> Answer:
+        """The answer to one request line, whatever is in it."""
+        try:
+            request = msgspec.json.decode(line, type=Request)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return Answer(error=Fault(f"not a request: {error}", remedy="send one JSON object a line"))
+        try:
+            return Answer(request.id, result=msgspec.Raw(msgspec.json.encode(self._perform(request))))
+        except TowpathError as error:
+            return Answer(request.id, error=Fault(error.what, error.where, error.remedy, error.exit_code))
+        except Exception as error:
+            log.exception("request %s failed", request.method)
+            return Answer(request.id, error=Fault(f"internal error: {error!r}", remedy="see the daemon's log"))
+
+    def _perform(self, request: Request) -> msgspec.Struct:
+        handler = self._handlers.get(request.method)
+        if handler is None or request.method not in READING | CHANGING:
+            raise TowpathError(f"unknown method {request.method[:40]!r}", remedy="use a client of this version")
+        try:
+            parameters = msgspec.json.decode(request.params, type=PARAMETERS[request.method])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise TowpathError(str(error), where=f"parameters of {request.method}") from error
+        return handler(parameters)
+
+    def _accept(self, events: int) -> None:
+        for _ in range(_BACKLOG):
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._pause_accepting()
+                return
+            connection.setblocking(False)
+            if len(self._clients) >= CLIENTS_LIMIT:
+                _refuse(connection, Fault("too many clients", where=str(self._path), remedy="try again later"))
+            elif not self.permits(connection):
+                remedy = "run the command as root, or set the control socket's group in the configuration"
+                _refuse(connection, Fault("not permitted", where=str(self._path), remedy=remedy, exit_code=4))
+            else:
+                self._clients[connection.fileno()] = _Client(self, self._loop, connection)
+
+    def _pause_accepting(self) -> None:
+        """Out of descriptors: a listening socket that stays ready would turn the loop for nothing."""
+        file = self._socket.fileno()
+        self._loop.forget(file)
+        self._loop.after(
+            1.0, lambda: self._loop.watch(file, READ, self._accept) if self._socket.fileno() >= 0 else None
+        )
+
+    def forget(self, file: int) -> None:
+        self._clients.pop(file, None)
+
+
+class _Client:
+    """One connection: a line in, a line out, one at a time."""
+
+    def __init__(self, server: Server, loop: Loop, connection: socket.socket) -> None:
+        self._server = server
+        self._loop = loop
+        self._connection = connection
+        self._file = connection.fileno()
+        self._input = bytearray()
+        self._output = memoryview(b"")
+        self._ends = False  # close once the output is out
+        self._deadline: Timer = loop.after(IDLE_DEADLINE, self.close)
+        loop.watch(self._file, READ, self._ready)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            self._deadline.cancel()
+            self._loop.forget(self._file)
+            self._server.forget(self._file)
+            self._connection.close()
+            self._file = -1
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self._flush()
+            elif events & READ:
+                self._receive()
+        except OSError:
+            self.close()
+
+    def _receive(self) -> None:
+        started = bool(self._input)
+        try:
+            piece = self._connection.recv(REQUEST_LIMIT)
+        except BlockingIOError:
+            return
+        if not piece:
+            self.close()
+            return
+        self._input += piece
+        if not started:
+            self._set_deadline(REQUEST_DEADLINE)
+        self._serve_next()
+
+    def _serve_next(self) -> None:
+        """Answer the next whole line; the rest waits until the answer is out."""
+        end = self._input.find(b"\n")
+        if end < 0 and len(self._input) < REQUEST_LIMIT:
+            return
+        if end < 0 or end >= REQUEST_LIMIT:
+            self._ends = True
+            self._input.clear()
+            self._send(Answer(error=Fault(f"a request has at most {REQUEST_LIMIT} bytes")))
+            return
+        line = bytes(self._input[:end])
+        del self._input[: end + 1]
+        self._send(self._server.answer(line))
+
+    def _send(self, answer: Answer) -> None:
+        encoded = msgspec.json.encode(answer) + b"\n"
+        if len(encoded) > ANSWER_LIMIT:
+            fault = Fault(f"the answer has {len(encoded)} bytes", remedy="ask for a part of it (offset and limit)")
+            encoded = msgspec.json.encode(Answer(answer.id, error=fault)) + b"\n"
+        self._output = memoryview(encoded)
+        self._set_deadline(ANSWER_DEADLINE)
+        self._loop.watch(self._file, WRITE, self._ready)
+        self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._output:
+                self._output = self._output[self._connection.send(self._output) :]
+        if self._output:
+            return
+        if self._ends:
+            self.close()
+            return
+        self._loop.watch(self._file, READ, self._ready)
+        self._set_deadline(REQUEST_DEADLINE if self._input else IDLE_DEADLINE)
+        if b"\n" in self._input:
+            self._loop.call_soon(self._serve_waiting)  # others first
+
+    def _serve_waiting(self) -> None:
+        if self._file >= 0 and not self._output:
+            try:
+                self._serve_next()
+            except OSError:
+                self.close()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self._loop.after(seconds, self.close)
+
+
+def _listen(path: Path, group: int | None) -> socket.socket:
+    _remove_dead_socket(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)  # nobody else between bind and chmod
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listening.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
+        os.chmod(path, 0o660)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        what = f"cannot listen on the control socket: {error.strerror or error}"
+        raise KernelError(what, where=str(path), remedy="choose another path, or run as root") from error
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _remove_dead_socket(path: Path) -> None:
+    """Unlink a socket nobody listens on; refuse to take one that is alive, or a file that is no socket."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise KernelError(
+                "it is not a socket", where=str(path), remedy="choose another path for the control socket"
+            )
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            pass
+    raise KernelError(
+        "another program serves this control socket", where=str(path), remedy="stop it, or choose another path"
+    )
+
+
+def _refuse(connection: socket.socket, fault: Fault) -> None:
+    with contextlib.suppress(OSError), connection:
+        connection.send(msgspec.json.encode(Answer(error=fault)) + b"\n")
+
+
+def _group_id(name: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise KernelError(f"there is no group {name!r}", where="control socket", remedy="create it") from None
+
+
+def _groups_of(peer: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups of the process at the other end (Linux >= 4.13)."""
+    with contextlib.suppress(OSError):
+        raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # as much as Python allows: 256 groups
+        return struct.unpack(f"{len(raw) // 4}I", raw)
+    return ()

@@ -1,0 +1,165 @@
+"""A node's plane and all that is set up around it: tunnels, pods, the host port, kernel routes.
+
+Owns: the plane, the drivers, and the reconciler over them.
+Never: decides what should be, and knows no configuration, signal or client.
+Invariant: `close` leaves what pods need (their devices) and nothing else of
+ours in the kernel; `abandon` leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.apply.delta import Kind
+from engine.apply.kernel_routes import KernelRouteDriver
+from engine.apply.plane import (
+    Forwarding,
+    GatewayDriver,
+    Openers,
+    PeersDriver,
+    RouteDriver,
+    TunnelDriver,
+    kernel_openers,
+    make_plane,
+)
+from engine.apply.reconcile import Outcome, Reconciler
+from engine.model import Address, Desired
+from engine.pod.attach import PodDriver
+from engine.pod.host import HostDriver
+from engine.pod.record import Record
+
+if TYPE_CHECKING:
+    from engine.apply.plane import Plane
+
+log = logging.getLogger(__name__)
+
+AUDITED_AT_ONCE = 8  # pods looked at in one audit; each costs about 2 ms
+
+
+class Datapath:
+    """`state` is the directory of the record of devices; it must exist."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        workers: int = 1,
+        openers: Openers | None = None,
+        plane: Plane | None = None,
+    ) -> None:
+        openers = openers or kernel_openers()
+        self.plane = plane if plane is not None else make_plane(workers)
+        self.forwarding = Forwarding(self.plane)
+        self.tunnels = TunnelDriver(self.forwarding, openers.tunnel)
+        self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))
+        self.host = HostDriver(self.forwarding, openers.tun)
+        self.kernel_routes = KernelRouteDriver(self.host.device_name)
+        self.reconciler = Reconciler(
+            [
+                self.tunnels,
+                self.pods,
+                self.host,
+                GatewayDriver(self.forwarding),
+                PeersDriver(self.forwarding),
+                RouteDriver(self.forwarding),
+                self.kernel_routes,
+            ]
+        )
+        self._audits: Iterator[str] = iter(())
+        self._closed = False
+
+    def start(self, cpus: tuple[int, ...] = ()) -> None:
+        """Begin to forward; worker i on `cpus[i]` where given."""
+        others = set(threading.enumerate())
+        self.plane.start()
+        workers = [thread for thread in threading.enumerate() if thread not in others]
+        for worker, cpu in zip(sorted(workers, key=lambda thread: thread.name), cpus, strict=False):
+            try:
+                os.sched_setaffinity(worker.native_id or 0, {cpu})
+            except OSError as error:
+                log.warning("cannot put %s on CPU %d: %s", worker.name, cpu, error.strerror)
+
+    def apply(self, desired: Desired) -> Outcome:
+        """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
+        return self.reconciler.apply(desired)
+
+    def repair(self) -> Outcome:
+        """Try again what failed and set right what an audit or an event found wrong."""
+        return logged(self.reconciler.repair())
+
+    def audit(self) -> Outcome:
+        """Look at the kernel's side: routes, the host port, and the next few pods; then repair."""
+        self.audit_pods()
+        return self.audit_host()
+
+    def audit_host(self) -> Outcome:
+        self.kernel_routes.audit()
+        self.host.audit()
+        return self.repair()
+
+    def audit_pods(self) -> None:
+        for _ in range(AUDITED_AT_ONCE):
+            name = next(self._audits, None)
+            if name is None:
+                self._audits = iter(list(self.pods.attachments))
+                break
+            self.pods.audit(name)
+
+    def take_events(self, path_mtu_changed: Callable[[Address], None]) -> bool:
+        """Act on what the workers noticed; whether something has to be repaired."""
+        lost = False
+        for event, number in self.plane.take_events():
+            if event == "port-error":
+                lost |= self._port_lost(number)
+            elif event == "path-mtu":
+                for slot in self.forwarding.slots.values():
+                    if slot.number == number and slot.vias[0].remote is not None:
+                        path_mtu_changed(slot.vias[0].remote)
+        return lost
+
+    def close(self) -> None:
+        """The clean stop: forwarding ends, kernel routes, sockets and the host port go, pods keep their devices."""
+        self._end(undo=False)
+
+    def abandon(self) -> None:
+        """Give up a start: as `close`, and devices that did not exist before it go too."""
+        self._end(undo=True)
+
+    def _end(self, *, undo: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.plane.stop()
+        outcome = self.reconciler.withdraw([Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST])
+        for failure in outcome.failed:
+            log.warning("left behind: %s", failure)
+        self.pods.release(undo=undo)
+
+    def _port_lost(self, number: int) -> bool:
+        owner = self.forwarding.owner_of(number)
+        if owner is None:
+            return False
+        kind, name = owner
+        log.warning("the port of %s %s failed", kind, name)
+        if kind == "pod":
+            self.pods.lost(name)
+        elif kind == "host":
+            self.host.lost()
+        else:
+            self.tunnels.lost(name)
+        return True
+
+
+def logged(outcome: Outcome) -> Outcome:
+    for operation in outcome.done:
+        log.debug("%s", operation)
+    for failure in outcome.failed:
+        log.log(logging.WARNING if failure.attempts == 1 else logging.INFO, "%s", failure)
+    if outcome.done:
+        log.info("applied %d changes, %d failed", len(outcome.done), len(outcome.failed))
+    return outcome

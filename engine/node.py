@@ -1,0 +1,328 @@
+"""A running node: a configuration kept in force on this host.
+
+Owns: the way from a Config to the datapath, what is seen of the underlay, and
+the views of it all. It runs inside the daemon, or inside any program.
+Never: reads a file, handles a signal, or listens on a socket.
+Invariant: everything happens in the thread that runs `loop`; the public
+methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+import time
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from engine import views
+from engine.apply import underlay
+from engine.apply.bell import Bell
+from engine.apply.plane import Openers
+from engine.apply.reconcile import Outcome
+from engine.config import Config
+from engine.datapath import Datapath, logged
+from engine.desired import desired_state
+from engine.desired.addressing import local_addresses
+from engine.errors import ConfigError, KernelError, TowpathError
+from engine.lockfile import LockFile
+from engine.loop import READ, Loop, Timer
+from engine.model import Address, Desired, Facts, Underlay
+from engine.observe import state
+from engine.version import version
+
+if TYPE_CHECKING:
+    from engine.apply.plane import Plane
+
+log = logging.getLogger(__name__)
+
+AUDIT_PAUSE = 10.0  # seconds between two looks at the kernel's side
+LOOK_PAUSE = 1.0  # seconds between two looks that the kernel's announcements cause
+SETTLE_PAUSE = 0.05  # seconds for announcements that belong together
+TEND_PAUSE = 0.5  # seconds within which a retry that is due is made
+
+
+class Node:
+    """Runs `config` from `start` to `stop`, or as a context manager with a thread of its own.
+
+    `start` raises the first thing that cannot be had and undoes the rest; with
+    `keep_going` it serves what it can, and tries the rest again and again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        keep_going: bool = False,
+        openers: Openers | None = None,
+        plane: Plane | None = None,
+    ) -> None:
+        self.config = config
+        self.loop = Loop()
+        self.ready = False
+        self.applied = 0  # states put in force
+        self.complaints: dict[str, TowpathError] = {}  # by what they are about; shown until they are settled
+        self._keep_going = keep_going
+        self._openers = openers
+        self._plane = plane
+        self._datapath: Datapath | None = None
+        self._lock: LockFile | None = None
+        self._desired = Desired()
+        self._underlay = Underlay()
+        self._thread: threading.Thread | None = None
+        self._bell: Bell | None = None
+        self._look_timer: Timer | None = None
+        self._looked_at = 0.0
+        self._started = 0.0
+
+    # -- life ----------------------------------------------------------------
+    def start(self) -> None:
+        """Put the configuration in force and begin to forward. TowpathError: nothing was changed."""
+        directory = Path(self.config.state.directory)
+        self._lock = LockFile(directory)
+        try:
+            self._datapath = Datapath(
+                directory, workers=self.config.workers_count, openers=self._openers, plane=self._plane
+            )
+            self._enforce(self.config)
+        except BaseException:
+            self._give_up()
+            raise
+        self._datapath.start(self.config.workers.cpus)
+        self._started = time.monotonic()
+        self.ready = True
+        self.loop.watch(self._datapath.plane.fileno(), READ, self._attend)
+        self._bell = Bell()
+        self.loop.watch(self._bell.fileno(), READ, self._host_changed)
+        self.loop.every(TEND_PAUSE, self._tend)
+        self.loop.every(AUDIT_PAUSE, self._audit)
+
+    def stop(self) -> None:
+        """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
+        self.ready = False
+        if self._bell is not None:
+            self.loop.forget(self._bell.fileno())
+            self._bell.close()
+            self._bell = None
+        if self._datapath is not None:
+            self.loop.forget(self._datapath.plane.fileno())
+            self._datapath.close()
+            self._datapath = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._thread = threading.Thread(target=self.loop.run, name="towpath-control", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self.stop()
+        self.loop.close()
+
+    def reload(self, config: Config) -> views.Reload:
+        """Put another configuration in force: only what differs is touched."""
+
+        def enforce() -> views.Reload:
+            self._say_what_needs_a_restart(config)
+            self._running.reconciler.end_pauses()
+            outcome = self._enforce(config)
+            return views.Reload(len(outcome.done), self.problems())
+
+        return self.loop.call(enforce)
+
+    def complain(self, about: str, error: TowpathError | None) -> None:
+        """Show `error` among the problems until None settles it."""
+        if error is None:
+            self.complaints.pop(about, None)
+        else:
+            self.complaints[about] = error
+
+    # -- views ---------------------------------------------------------------
+    def version(self) -> views.Version:
+        from engine.control.messages import PROTOCOL
+
+        return views.Version(version(), PROTOCOL, os.getpid(), platform.python_version(), state.build())
+
+    def health(self) -> views.Health:
+        return self.loop.call(lambda: views.Health(live=True, ready=self.ready, problems=self.problems()))
+
+    def status(self, config_file: str = "") -> views.Status:
+        return self.loop.call(lambda: self._status(config_file))
+
+    def routes(self, within: str = "", offset: int = 0, limit: int = 10_000) -> views.Routes:
+        """Routes inside the prefix `within` (all when empty), sorted, from the `offset`-th on."""
+        try:
+            prefix = ip_network(within) if within else None
+        except ValueError as error:
+            raise ConfigError(str(error), where="within", remedy='write a prefix such as "10.0.0.0/8"') from None
+        return self.loop.call(lambda: state.routes(self._running.forwarding, prefix, offset, limit))
+
+    def route_get(self, address: str) -> views.RouteGet:
+        """The route that a packet to `address` takes."""
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            remedy = 'write an address such as "10.0.0.1" or "fd00::1"'
+            raise ConfigError(f"{address[:80]!r} is no IP address", where="address", remedy=remedy) from None
+        return self.loop.call(lambda: state.route_get(self._running.forwarding, parsed))
+
+    def peers(self) -> views.Peers:
+        return self.loop.call(
+            lambda: state.peers(self._running.forwarding, self._desired, self._running.plane.counters())
+        )
+
+    def pods(self) -> views.Pods:
+        def look() -> views.Pods:
+            running = self._running
+            return state.pods(running.forwarding, self._desired, running.reconciler.failures, running.plane.counters())
+
+        return self.loop.call(look)
+
+    def counters(self) -> views.Counters:
+        return self.loop.call(lambda: state.counts(self._running.forwarding, self._running.plane.counters()))
+
+    def drops(self) -> views.Drops:
+        return self.loop.call(lambda: state.drops(self._running.plane.counters()))
+
+    def problems(self) -> list[views.Problem]:
+        complaints = [views.Problem(str(error)) for error in self.complaints.values()]
+        failures = self._running.reconciler.failures if self._datapath else []
+        return [*complaints, *state.problems(failures, time.monotonic())]
+
+    # -- from configuration to kernel ------------------------------------------
+    @property
+    def _running(self) -> Datapath:
+        if self._datapath is None:
+            raise TowpathError("the node does not run", remedy="start it first")
+        return self._datapath
+
+    def _enforce(self, config: Config) -> Outcome:
+        facts = config.facts()
+        seen = underlay.look(facts, config.node.interface)
+        self._check_underlay(facts, seen)
+        desired = desired_state(facts, seen)
+        outcome = self._running.apply(desired)
+        if outcome.failed and not (self.ready or self._keep_going):
+            raise outcome.failed[0].error
+        logged(outcome)
+        self.config, self._underlay, self._desired = config, seen, desired
+        self._check_forwarding()
+        self.applied += 1
+        return outcome
+
+    def _check_underlay(self, facts: Facts, seen: Underlay) -> None:
+        """A node that has peers needs an address to reach them from."""
+        missing = facts.peers and not local_addresses(facts.node, seen)
+        remedy = "set node.underlay, or node.interface"
+        error = ConfigError("no underlay address was found on this host", where="node", remedy=remedy)
+        self.complain("underlay", error if missing else None)
+        if missing and not (self.ready or self._keep_going):
+            raise error
+
+    def _check_forwarding(self) -> None:
+        """Without encapsulation the host's kernel must route what we hand it."""
+        for family, setting in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
+            needed = any(route.prefix.version == family for route in self._desired.kernel_routes)
+            error = KernelError(f"the kernel does not forward IPv{family}", where="host", remedy=f"set {setting}=1")
+            self.complain(setting, error if needed and not underlay.forwards(family) else None)
+
+    def _say_what_needs_a_restart(self, config: Config) -> None:
+        changed = [
+            section
+            for section in ("workers", "control", "state", "health")
+            if getattr(config, section) != getattr(self.config, section)
+        ]
+        error = None
+        if changed:
+            what = f"changes of [{'], ['.join(changed)}] are not in force"
+            error = ConfigError(what, where="configuration", remedy="restart the daemon")
+        self.complain("restart", error)
+
+    def _give_up(self) -> None:
+        if self._datapath is not None:
+            self._datapath.abandon()
+            self._datapath = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # -- while it runs ---------------------------------------------------------
+    def _attend(self, events: int) -> None:
+        """The workers noticed something: a device that went away, a path that carries less than thought."""
+        smaller: list[Address] = []
+        lost = self._running.take_events(smaller.append)
+        if smaller:
+            self._look_at_underlay()
+        if lost:
+            self._running.repair()
+
+    def _tend(self) -> None:
+        retry_at = self._running.reconciler.retry_at
+        if retry_at is not None and retry_at <= time.monotonic():
+            self._running.repair()
+
+    def _audit(self) -> None:
+        """Believe nothing for too long, whatever the kernel announced."""
+        self._running.audit_pods()
+        self._look_at_host()
+
+    def _host_changed(self, events: int) -> None:
+        """The kernel announces changes (ours too): look soon, once for many of them."""
+        assert self._bell is not None
+        self._bell.silence()
+        if self._look_timer is None:
+            pause = max(SETTLE_PAUSE, self._looked_at + LOOK_PAUSE - self.loop.clock())
+            self._look_timer = self.loop.after(pause, self._look_at_host)
+
+    def _look_at_host(self) -> None:
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
+        self._looked_at = self.loop.clock()
+        if self._datapath is not None:
+            self._look_at_underlay()
+            self._check_forwarding()
+            self._running.audit_host()
+
+    def _look_at_underlay(self) -> None:
+        """Take up a new path MTU or address; the difference to the state in force is all that is touched."""
+        facts = self.config.facts()
+        try:
+            if underlay.look(facts, self.config.node.interface) != self._underlay:
+                self._enforce(self.config)
+        except TowpathError as error:
+            self.complain("underlay", error)
+
+    def _status(self, config_file: str) -> views.Status:
+        running = self._running
+        counters = running.plane.counters()
+        facts = self.config.facts()
+        return views.Status(
+            node=facts.node.name,
+            version=version(),
+            pid=os.getpid(),
+            uptime=round(time.monotonic() - self._started, 3),
+            mode=facts.overlay.mode,
+            encapsulation=facts.overlay.encapsulation,
+            config=config_file,
+            ready=self.ready,
+            workers=self.config.workers_count,
+            pods=len(self._desired.pods),
+            peers=len(facts.peers),
+            routes=len(running.forwarding.routes),
+            received=counters.received,
+            sent=counters.sent,
+            dropped=sum(counters.drops.values()),
+            applied=self.applied,
+            problems=self.problems(),
+            ports=state.ports(running.forwarding),
+        )

@@ -1,0 +1,43 @@
+"""Tells the service manager how far we are (the sd_notify protocol).
+
+Owns: one datagram a message to the socket that NOTIFY_SOCKET names.
+Never: fails: without a service manager it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+
+
+def notify(*lines: str) -> bool:
+    """Send `lines` ("READY=1", "STATUS=...", ...); whether somebody was there to be told."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto("\n".join(lines).encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+        return True
+    return False
+
+
+def reloading() -> None:
+    """Type=notify-reload wants the monotonic time in microseconds with it."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def alive() -> None:
+    notify("WATCHDOG=1")
+
+
+def watchdog_pause() -> float | None:
+    """Seconds between two signs of life (half of what the manager allows), or None when it wants none."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    with contextlib.suppress(ValueError):
+        microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
+        if microseconds > 0:
+            return microseconds / 2_000_000
+    return None

@@ -1,0 +1,1 @@
+"""Looking at a running node: counters, drops, routes, peers, pods."""
