@@ -1,0 +1,49 @@
+"""`towpath status`: how the daemon is, in a few lines."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import rich_click as click
+from click.exceptions import Exit
+
+from engine.cli.ask import Output, ask, options, print_fields, print_json, print_table
+
+
+@click.command()
+@options
+def command(output: Output, path: Path) -> None:
+    """Show how the daemon is: state, ports, and what is not as desired.
+
+    Exit code 0: all is as desired. 1: there are problems.
+    """
+    from engine.views import Status
+
+    status = ask(path, "status", Status)
+    if output == "json":
+        print_json(status)
+    else:
+        print_fields(
+            [
+                ("node", status.node),
+                ("state", "ready" if status.ready else "not ready"),
+                ("version", f"{status.version}, process {status.pid}"),
+                ("up", timedelta(seconds=int(status.uptime))),
+                ("network", f"{status.mode}, {status.encapsulation}"),
+                ("configuration", status.config),
+                ("serves", f"{status.pods} pods, {status.peers} peers, {status.routes} routes"),
+                ("packets", f"{status.received} received, {status.sent} sent, {status.dropped} dropped"),
+                ("workers", status.workers),
+            ]
+        )
+        if status.ports:
+            click.echo()
+            print_table(("port", "kind", "granted"), ((port.name, port.kind, port.granted) for port in status.ports))
+        for problem in status.problems:
+            again = f" [try {problem.attempts}, again in {problem.retry_in:.0f} s]" if problem.attempts else ""
+            click.secho(f"\nproblem: {problem.what}{again}", fg="red", nl=False)
+        if status.problems:
+            click.echo()
+    if status.problems:
+        raise Exit(1)
