@@ -1,0 +1,312 @@
+"""A daemon's life under traffic: killed, started again, reloaded, stopped, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from engine.lab import wait_until
+from engine.lab.cluster import Cluster, Plan
+from engine.lab.traffic import Responder, ping, tcp_echo, udp_echo
+from tests.e2e.conftest import assert_balanced, running_cluster, told_apart
+
+SLOW = pytest.mark.slow
+PATIENCE = 20.0  # seconds for TCP to notice that the path is back; its timer may have doubled a few times
+
+
+class Conversation:
+    """A TCP connection that carries numbered blocks all the time, each compared."""
+
+    def __init__(self, source, target, address):
+        self._listener = target.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.bind((address, 0))
+        self._listener.listen()
+        self._sender = source.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._sender.connect(self._listener.getsockname())
+        self._receiver, _ = self._listener.accept()
+        self.received = 0
+        self.wrong = 0
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self):
+        number = 0
+        try:
+            while True:
+                self._sender.sendall(number.to_bytes(8, "big") * 512)
+                number += 1
+        except OSError:
+            return
+
+    def _receive(self):
+        expected, rest = 0, b""
+        while data := self._receiver.recv(1 << 16):
+            rest += data
+            while len(rest) >= 4096:
+                block, rest = rest[:4096], rest[4096:]
+                self.wrong += block != expected.to_bytes(8, "big") * 512
+                expected += 1
+            self.received += len(data)
+
+    def goes_on(self):
+        """Wait until as much again has arrived as in a moment of full speed."""
+        goal = self.received + (1 << 20)
+        wait_until(lambda: self.received >= goal, "the connection to go on", seconds=PATIENCE)
+        assert self.wrong == 0
+
+    def end(self):
+        for sock in (self._sender, self._receiver, self._listener):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+        for thread in self._threads:
+            thread.join(5)
+        assert self.wrong == 0
+
+
+@pytest.fixture
+def conversation():
+    made = []
+
+    def start(source, target, address):
+        made.append(Conversation(source, target, address))
+        made[-1].goes_on()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.end()
+
+
+@pytest.mark.parametrize("encapsulation", ["vxlan", "none", *(pytest.param(e, marks=SLOW) for e in ("udp", "ipip"))])
+def test_kill_and_restart_under_traffic(encapsulation, conversation):
+    """Pods keep their devices and addresses, and a connection goes on; after that everything is as before."""
+    with running_cluster(encapsulation=encapsulation, nodes=2, pods=2) as cluster:
+        node = cluster.nodes[0]
+        a, b = node.pods[0], cluster.nodes[1].pods[0]
+        talk = conversation(a.host, b.host, b.addresses[4])
+        before = {pod.name: identity(pod) for pod in node.pods}
+        for _ in range(2):
+            node.daemon.process.kill()
+            assert {pod.name: identity(pod) for pod in node.pods} == before
+            node.daemon.start()
+            talk.goes_on()
+            assert {pod.name: identity(pod) for pod in node.pods} == before
+        for pod in cluster.pods:
+            Responder(pod.host)
+        for address in b.addresses.values():
+            assert ping(a.host, address, count=3).ok
+            tcp_echo(a.host, address)
+        assert node.daemon.ask("status")["problems"] == []
+
+
+def identity(pod):
+    """What must survive: the very device, and what it is called by."""
+    device = pod.host.interface("eth0")
+    return device.index, device.mtu, sorted(device.addresses())
+
+
+def test_reload_touches_only_what_differs(conversation):
+    with running_cluster(nodes=2, pods=1) as cluster:
+        node, other = cluster.nodes
+        a, b = node.pods[0], other.pods[0]
+        talk = conversation(a.host, b.host, b.addresses[4])
+        before = identity(a)
+        new = cluster.add_pod(node)
+        cluster.configure(node)
+        node.daemon.reload()
+        Responder(new.host)
+        udp_echo(a.host, new.addresses[4])
+        tcp_echo(b.host, new.addresses[6])
+        assert identity(a) == before
+        talk.goes_on()
+        node.pods.remove(new)
+        cluster.configure(node)
+        node.daemon.reload()
+        assert "eth0" not in new.host.interfaces()
+        assert identity(a) == before
+        talk.goes_on()
+
+
+def test_changed_file_is_followed_without_being_told():
+    with running_cluster(nodes=2, pods=1) as cluster:
+        node = cluster.nodes[0]
+        new = cluster.add_pod(node)
+        cluster.configure(node)
+        wait_until(lambda: "eth0" in new.host.interfaces(), "the new pod's device", seconds=10)
+        wait_until(lambda: len(node.daemon.ask("pods")["pods"]) == 2, "the new pod to be listed", seconds=5)
+
+
+def test_no_packet_is_lost_by_a_reload():
+    """One thousand datagrams a second, each counted, while pods come and go."""
+    with running_cluster(nodes=2, pods=1) as cluster:
+        node = cluster.nodes[0]
+        a, b = node.pods[0], cluster.nodes[1].pods[0]
+        with Stream(a.host, b.host, b.addresses[4]) as stream:
+            for _ in range(3):
+                new = cluster.add_pod(node)
+                cluster.configure(node)
+                node.daemon.reload()
+                node.pods.remove(new)
+                cluster.configure(node)
+                node.daemon.reload()
+                cluster.lab.remove(new.host)
+        assert stream.sent > 100
+        assert stream.received == stream.sent
+
+
+class Stream:
+    """A thousand small datagrams a second while the block runs."""
+
+    def __init__(self, source, target, address):
+        self._sink = target.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)  # nobody reads before the end
+        self._sink.bind((address, 0))
+        self._source = source.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._source.connect(self._sink.getsockname())
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self.sent = self.received = 0
+
+    def _send(self):
+        while not self._stop.wait(0.001):
+            self._source.send(self.sent.to_bytes(4, "big"))
+            self.sent += 1
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self._sink.settimeout(0.5)
+        seen = set()
+        try:
+            while len(seen) < self.sent:
+                seen.add(self._sink.recv(100))
+        except TimeoutError:
+            pass
+        self.received = len(seen)
+        self._sink.close()
+        self._source.close()
+
+
+@pytest.mark.parametrize("encapsulation", ["vxlan", "none"])
+def test_clean_stop_removes_its_routes_and_keeps_pods(encapsulation):
+    with running_cluster(encapsulation=encapsulation, nodes=2, pods=1) as cluster:
+        node = cluster.nodes[0]
+        before = identity(node.pods[0])
+        assert_balanced(node.daemon)
+        if encapsulation == "none":
+            assert "10.244.2.0/24 via 192.0.2.2" in routes(node.host)
+        assert node.daemon.stop() == 0
+        assert "10.244.2.0/24" not in routes(node.host)
+        assert "fd00:10:244:2::/64" not in routes(node.host)
+        assert identity(node.pods[0]) == before
+        assert not os.path.exists(node.daemon.control)
+        node.daemon.start()
+        assert ping(node.pods[0].host, cluster.nodes[1].pods[0].addresses[4], seconds=3).ok
+
+
+def routes(host):
+    return host.run(["ip", "route"]).stdout + host.run(["ip", "-6", "route"]).stdout
+
+
+def test_two_daemons_do_not_share_a_node():
+    with running_cluster(nodes=1, pods=1) as cluster:
+        node = cluster.nodes[0]
+        first = node.daemon.process
+        second = node.daemon.launch()
+        assert second.wait(15) != 0
+        assert len(second.output().strip().splitlines()) >= 1
+        assert first.running
+        node.daemon._process = first
+
+
+# -- refusals ----------------------------------------------------------------
+def refused(node):
+    """Exit code and last words of a daemon that must not start."""
+    process = node.daemon.launch()
+    code = process.wait(15)
+    return code, process.output()
+
+
+@pytest.fixture
+def unstarted(lab):
+    return Cluster(lab, Plan(nodes=1, pods=1)).nodes[0]
+
+
+def assert_untouched(node):
+    assert node.host.interfaces() == ["lo", "eth0"]
+    for pod in node.pods:
+        assert pod.host.interfaces() == ["lo"]
+    assert not os.path.exists(node.daemon.control)
+
+
+def test_port_in_use_is_named(unstarted):
+    with unstarted.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as occupant:
+        occupant.bind(("192.0.2.1", 4789))
+        code, words = refused(unstarted)
+    assert code == 3
+    assert "4789" in words
+    assert "Traceback" not in words
+    assert_untouched(unstarted)
+
+
+def test_missing_namespace_is_named(unstarted):
+    text = unstarted.daemon.config.read_text()
+    unstarted.daemon.config.write_text(text.replace(unstarted.pods[0].host.namespace.path, "/run/netns/not-there"))
+    code, words = refused(unstarted)
+    assert code == 3
+    assert "/run/netns/not-there" in words
+    assert "Traceback" not in words
+    assert_untouched(unstarted)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("[node]", "[nodes]", "nodes"),
+        ('"10.244.1.0/24"', '"10.244.1.0/33"', "10.244.1.0/33"),
+        ("mode = ", "mod = ", "mod"),
+        ('"10.244.1.2"', '"10.250.1.2"', "10.250.1.2"),
+        ("[network]", "[network", "towpath.toml:6"),
+    ],
+)
+def test_mistake_in_the_file_is_one_sentence(unstarted, before, after, says):
+    text = unstarted.daemon.config.read_text()
+    assert before in text
+    unstarted.daemon.config.write_text(text.replace(before, after, 1))
+    code, words = refused(unstarted)
+    assert code == 2
+    assert says in words
+    assert "towpath.toml" in words
+    assert "Traceback" not in words
+    assert_untouched(unstarted)
+
+
+def test_missing_file_is_one_sentence(unstarted):
+    unstarted.daemon.config.unlink()
+    code, words = refused(unstarted)
+    assert code in {1, 2}
+    assert "towpath.toml" in words
+    assert "Traceback" not in words
+
+
+def test_signals_end_it_cleanly(unstarted):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with told_apart([unstarted.daemon]):
+            unstarted.daemon.start()
+            began = time.monotonic()
+            unstarted.daemon.process.signal(number)
+            assert unstarted.daemon.process.wait(10) == 0
+            assert time.monotonic() - began < 5

@@ -1,0 +1,21 @@
+"""Several workers in one daemon: each serves some of the ports, all read the same tables."""
+
+from __future__ import annotations
+
+import itertools
+
+from engine.lab.traffic import Responder, delivery, ping, tcp_echo
+from tests.e2e.conftest import running_cluster
+
+
+def test_pods_of_different_workers_reach_each_other_in_order():
+    with running_cluster(nodes=2, pods=3, workers=3) as cluster:
+        for pod in cluster.pods:
+            Responder(pod.host)
+        for source, target in itertools.permutations(cluster.pods, 2):
+            assert ping(source.host, target.addresses[4]).ok, (source.name, target.name)
+            tcp_echo(source.host, target.addresses[6], sizes=(1, 50_000))
+        first, neighbour, far = cluster.pods[0], cluster.pods[1], cluster.pods[4]
+        for target in (neighbour, far):
+            result = delivery(first.host, target.host, target.addresses[4], count=2000, size=200)
+            assert result.ok, (target.name, result)
