@@ -1,0 +1,245 @@
+"""Who meets whom, on which underlay, at what.
+
+Owns: the suites, and building the field of each match.
+Never: measures or prints.
+Invariant: all contenders of a match are up before its first sample, and each has a sample a round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bench.e2e.tool import LoadError
+from bench.e2e.workloads import DESTINATIONS, WORKLOADS, Workload
+from bench.peers import PEERS, Programs, UnavailableError, install, join
+from engine.lab import Lab, Profile
+from engine.lab.contest import Contender, Field, Measurement, Sample, play
+from engine.lab.contest.processor import process_seconds
+from engine.lab.traffic import TrafficError, ping
+
+PROFILES = {"A": Profile.DEFAULT, "B": Profile.NO_TUNNEL, "C": Profile.DUMB}
+PROFILE_TITLES = {"A": "default veth", "B": "no tunnel segmentation", "C": "dumb NIC"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    pairs: int = 10
+    seconds: float = 2.0  # of one sample
+    profiles: tuple[str, ...] = tuple(PROFILES)
+    workloads: tuple[str, ...] = ()  # of the suite's, all when empty
+    large: bool = True  # growth to its ends
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One workload on one underlay, all samples of all its contenders."""
+
+    suite: str
+    workload: str
+    title: str
+    profile: str
+    unit: str
+    better: str
+    contenders: dict[str, str]  # name -> title, ours first
+    samples: list[Sample]
+
+
+@dataclass(slots=True)
+class Session:
+    """What has been found so far. `say` tells a person what goes on."""
+
+    settings: Settings
+    say: Callable[[str], None]
+    matches: list[Match] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def run(self, suite: str, workload: Workload, profile: str, contenders: Sequence[Contender]) -> None:
+        seconds = self.settings.seconds
+        self.say(f"{suite}: {workload.title}, profile {profile}")
+        try:
+            samples = play(
+                contenders,
+                lambda contender: workload.measure(contender, seconds),
+                pairs=self.settings.pairs,
+                advance=lambda s: self.say(f"  {s.contender:18} {s.measurement.value:9.3f} {workload.unit}"),
+            )
+        except (LoadError, TrafficError) as error:
+            self.unavailable[f"{suite}, {contenders[0].title}, {workload.title}, {profile}"] = str(error)
+            self.say(f"  failed: {error}")
+        else:
+            self.add(suite, workload, profile, contenders, samples)
+
+    def add(
+        self, suite: str, workload: Workload, profile: str, contenders: Sequence[Contender], samples: list[Sample]
+    ) -> None:
+        titles = {contender.name: contender.title for contender in contenders}
+        self.matches.append(
+            Match(suite, workload.name, workload.title, profile, workload.unit, workload.better, titles, samples)
+        )
+
+    def chosen(self, *names: str) -> Iterator[Workload]:
+        wanted = self.settings.workloads
+        return (WORKLOADS[name] for name in names if not wanted or name in wanted)
+
+
+def _warm(contenders: Sequence[Contender]) -> None:
+    """Neighbours found, routes cached, and proof that each carries packets."""
+    for contender in contenders:
+        for addresses in contender.addresses.values():
+            for address in addresses:
+                result = ping(contender.source, address, count=3)
+                if result.received == 0:
+                    raise RuntimeError(f"{contender.name} does not carry packets to {address}")
+
+
+def overlay(session: Session) -> None:
+    """TCP over three underlays, beside the kernel's VXLAN and no tunnel at all."""
+    for letter in session.settings.profiles:
+        with Lab("bench") as lab:
+            ground = Field(lab, profile=PROFILES[letter])
+            contenders = [ground.towpath(), ground.kernel_vxlan(), ground.kernel_vxlan_pods(), ground.veth()]
+            _warm(contenders)
+            for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "tcp-1-v6", "iperf3"):
+                session.run("overlay", workload, letter, contenders)
+
+
+def packets(session: Session) -> None:
+    """Datagrams a second and latency, on the default underlay."""
+    with Lab("bench") as lab:
+        ground = Field(lab)
+        kernel = ground.kernel_vxlan(destinations=DESTINATIONS)
+        contenders = [ground.towpath(destinations=DESTINATIONS), kernel, ground.veth()]
+        _warm(contenders)
+        names = ("64", "512", "1400", "64-gro", "64-2", "mixed")
+        for workload in session.chosen("rr", "connect-rr", *(f"udp-{name}" for name in names)):
+            session.run("packets", workload, "A", contenders)
+        for workload in session.chosen("udp-many", "udp-mixed-many"):
+            session.run("packets", workload, "A", contenders[:2])  # veth has one address
+
+
+def local(session: Session) -> None:
+    """Pod to pod on one node."""
+    with Lab("bench") as lab:
+        ground = Field(lab)
+        ground.towpath(pods=2)
+        contenders = [ground.local(), ground.bridge()]
+        _warm(contenders)
+        for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "rr", "udp-64", "udp-1400"):
+            session.run("local", workload, "A", contenders)
+
+
+def peers(session: Session) -> None:
+    """The other programs, each as its manual says, and Towpath among them."""
+    programs: Programs = install()
+    session.versions.update(programs.versions)
+    with Lab("bench") as lab:
+        ground = Field(lab)
+        contenders = [ground.towpath()]
+        for name in PEERS:
+            try:
+                contenders.append(join(name, ground, programs))
+            except UnavailableError as error:
+                session.unavailable[name] = str(error)
+                session.say(f"{name} cannot be had: {error}")
+        _warm(contenders)
+        for workload in session.chosen("tcp-1", "tcp-4", "rr", "udp-64", "udp-1400"):
+            session.run("peers", workload, "A", contenders)
+
+
+# -- growth --------------------------------------------------------------------
+ROUTES = (1_000, 10_000, 100_000, 1_000_000)
+PEER_COUNTS = (100, 5_000)
+POD_COUNTS = (10, 100)
+_LARGE = 50_000  # more rows than this only with `large`
+
+
+def growth(session: Session) -> None:
+    """One stream and small datagrams through a node that has little, and one that has much, in turn."""
+    for kind, counts in (("routes", ROUTES), ("peers", PEER_COUNTS), ("pods", POD_COUNTS)):
+        for count in counts:
+            if count <= _LARGE or session.settings.large:
+                _grow(session, kind, count)
+
+
+def _grow(session: Session, kind: str, count: int) -> None:
+    with Lab("bench") as lab:
+        small, large = Field(lab, "s"), Field(lab, "l")
+        large.nodes[0].route("100.64.0.0/10", via="192.0.2.2")
+        few, many = small.towpath(), None
+        began = time.monotonic()
+        try:
+            many = large.towpath(
+                pods=count if kind == "pods" else 1, tables=_tables(kind, count), seconds=min(300, 120 + count / 500)
+            )
+        except (RuntimeError, OSError) as error:
+            session.unavailable[f"growth: {count} {kind}"] = str(error).splitlines()[0]
+            session.say(f"growth: {count} {kind}: {error}")
+            return
+        ready = time.monotonic() - began
+        session.say(f"growth: {count:,} {kind}: both nodes ready after {ready:.1f} s")
+        contenders = [
+            Contender(f"{count}-{kind}", f"{count:,} {kind}", many.source, many.target, many.addresses),
+            Contender(f"1-{kind}", f"1 {kind[:-1]}", few.source, few.target, few.addresses),
+        ]
+        _warm(contenders)
+        for workload in session.chosen("tcp-1", "udp-64"):
+            session.run(f"growth-{kind}", workload, "A", contenders)
+
+
+def _tables(kind: str, count: int) -> list[tuple[str, dict[str, object]]]:
+    """What the large node's file has beyond the small one's."""
+    if kind == "routes":
+        return [
+            ("[routes]", {"prefix": f"{11 + (i >> 18)}.{i >> 10 & 255}.{i >> 2 & 255}.{(i & 3) << 6}/26", "via": ["lb"]})
+            for i in range(count)
+        ]
+    if kind == "peers":
+        return [
+            (
+                "[peers]",
+                {
+                    "name": f"peer-{i}",
+                    "underlay": [f"100.64.{i >> 8}.{i & 255}"],
+                    "prefixes": [f"100.{80 + (i >> 8)}.{i & 255}.0/24"],
+                },
+            )
+            for i in range(1, count)
+        ]
+    return []
+
+
+# -- idle ----------------------------------------------------------------------
+IDLE_PODS = 100
+IDLE = Workload("idle", f"CPU of an idle daemon with {IDLE_PODS} pods", "%", "lower", lambda _c, _s: Measurement(0))
+
+
+def idle(session: Session) -> None:
+    """The daemon's own processor time while nobody sends."""
+    with Lab("bench") as lab:
+        ground = Field(lab)
+        contender = ground.towpath(pods=IDLE_PODS, seconds=60)
+        pid = ground.daemons[0].process.pid
+        session.say(IDLE.title)
+        time.sleep(3)  # the last of starting up: neighbour discovery, first timers
+
+        def measure(_: Contender) -> Measurement:
+            before, began = process_seconds(pid), time.monotonic()
+            time.sleep(session.settings.seconds * 5)
+            spent, elapsed = process_seconds(pid) - before, time.monotonic() - began
+            return Measurement(spent / elapsed * 100, more={"seconds": spent, "elapsed": elapsed})
+
+        samples = play([contender], measure, pairs=min(3, session.settings.pairs))
+        session.add("idle", IDLE, "A", [contender], samples)
+
+
+SUITES: dict[str, Callable[[Session], None]] = {
+    "overlay": overlay,
+    "packets": packets,
+    "local": local,
+    "peers": peers,
+    "growth": growth,
+    "idle": idle,
+}

@@ -1,0 +1,89 @@
+"""Timing that stands a noisy machine: many short calls, the median and the quartiles, contenders in turns.
+
+Owns: the clock and the statistics.
+Never: knows what is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def summary(took_ns: list[int] | np.ndarray, items: int = 1) -> dict[str, float]:
+    """Median, quartiles and tail of calls that did `items` things each; M/s of the median and of the best decile."""
+    p10, p25, p50, p75, p99, p999 = np.percentile(np.asarray(took_ns), [10, 25, 50, 75, 99, 99.9])
+    return {"median_ns": float(p50), "iqr_ns": float(p75 - p25), "p99_ns": float(p99), "p999_ns": float(p999),
+            "mega_per_s": items / p50 * 1e3, "mega_per_s_best_decile": items / p10 * 1e3}  # fmt: skip
+
+
+def batches(call: Callable[[np.ndarray], object], keys: np.ndarray, size: int, passes: int = 2) -> list[int]:
+    """Nanoseconds of each call with `size` of the keys."""
+    clock = time.perf_counter_ns
+    took = []
+    parts = [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
+    for _ in range(passes):
+        for part in parts:
+            start = clock()
+            call(part)
+            took.append(clock() - start)
+    return took
+
+
+def in_turns(contenders: dict[str, Callable[[], list[int]]], rounds: int = 5) -> dict[str, list[int]]:
+    """Let each contender measure itself once a round, so that all share the machine's moods."""
+    took: dict[str, list[int]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            took[name] += contender()
+    return took
+
+
+def each(call: Callable[[object], object], arguments: list[object]) -> list[int]:
+    """Nanoseconds of single calls, without garbage collection in between."""
+    clock = time.perf_counter_ns
+    took = []
+    gc.disable()
+    for argument in arguments:
+        start = clock()
+        call(argument)
+        took.append(clock() - start)
+    gc.enable()
+    return took
+
+
+def loop_rate(call: Callable[[object], object], arguments: list[object], rounds: int = 5) -> float:
+    """Million calls a second of a plain loop, the best of some."""
+    best = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for argument in arguments:
+            call(argument)
+        best.append(len(arguments) / (time.perf_counter() - start) / 1e6)
+    return max(best)
+
+
+def machine() -> dict[str, object]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {"cpu": model, "avx512": "avx512f" in flags, "python": platform.python_version(), "numpy": np.__version__,
+            "kernel": platform.release().split("-")[0], "revision": revision, "load": Path("/proc/loadavg").read_text().split()[0],
+            "random_loads": {f"{mib} MiB": random_loads(mib) for mib in (1, 4, 16, 64)}}  # fmt: skip
+
+
+def random_loads(mebibytes: int) -> float:
+    """M/s of independent random 2-byte loads by numpy.take: what memory of that size allows here, right now."""
+    table = np.ones(mebibytes << 19, np.uint16)
+    places = np.random.default_rng(1).integers(0, len(table), 4096 * 64, dtype=np.int64)
+    out = np.empty(4096, np.uint16)
+    took = batches(lambda part: np.take(table, part, out=out, mode="clip"), places, 4096, 5)
+    return 4096 / statistics.median(took) * 1e3
