@@ -48,10 +48,14 @@ def read(text: str, file: str) -> Document:
     """ConfigError, with the line, when `text` is not TOML."""
     text = text.removeprefix("\ufeff")
     try:
+        text.encode()  # half of a surrogate pair is no text, and could not be printed in any message
         tree = tomllib.loads(text)
         lines = _Scanner(text.replace("\r\n", "\n")).scan()
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, file) from error
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise ConfigError("is not UTF-8 text", where=f"{file}:{line}", remedy="save it as UTF-8", line=line) from error
     except RecursionError as error:
         raise ConfigError("values are nested too deeply", where=file, remedy="remove the inner lists") from error
     except ValueError as error:

@@ -360,3 +360,8 @@ def toml(value):
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    with pytest.raises(ConfigError, match=r"towpath.toml:2: is not UTF-8 text"):
+        parse('[node]\nname = "\udcc1"\n')
