@@ -38,6 +38,26 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedPort:
+    """A port that policies may call by name."""
+
+    name: str
+    protocol: int  # 6, 17, 132
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom policy takes a pod for. Empty names: those in the pod's name, `namespace/name` or `name` alone."""
+
+    namespace: str = ""  # of Kubernetes, not of the network
+    name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()  # sorted
+    service_account: str = "default"
+    ports: tuple[NamedPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod on this node: a namespace (absolute path) and the addresses of its device."""
 
@@ -45,6 +65,7 @@ class Pod:
     namespace: str
     addresses: tuple[Address, ...]
     interface: str = "eth0"
+    identity: Identity = Identity()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.config.leaf import LEAVES
+from engine.config.leaf import LEAVES, PORT_PROTOCOLS, Labels
 from engine.config.schema import Config
 from engine.config.shape import Key, choices, is_table, keys
+from engine.model import NamedPort
 
 
 def json_schema() -> dict[str, Any]:
@@ -50,6 +51,8 @@ def _single(key: Key) -> dict[str, Any]:
         return _table(key.kind)
     if key.kind in LEAVES:
         return {"type": "string", **LEAVES[key.kind].schema}
+    if key.kind is Labels:
+        return {"type": "object", "additionalProperties": {"type": "string", "maxLength": 512}}
     if choices(key.kind):
         return {"enum": list(choices(key.kind))}
     if key.kind is bool:
@@ -62,4 +65,9 @@ def plain(value: Any) -> Any:
     """A value of the configuration as JSON has it: as it would stand in the file."""
     if isinstance(value, tuple):
         return [plain(element) for element in value]
+    if isinstance(value, Labels):
+        return dict(value.pairs)
+    if isinstance(value, NamedPort):
+        protocol = next(name for name, number in PORT_PROTOCOLS.items() if number == value.protocol)
+        return f"{value.name}:{value.port}/{protocol}"
     return value if value is None or isinstance(value, bool | int | str) else str(value)

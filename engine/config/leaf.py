@@ -19,8 +19,9 @@ from ipaddress import (
 )
 from typing import Any, NewType
 
-from engine.model import Address, Interface, Prefix
+from engine.model import Address, Interface, NamedPort, Prefix
 
+PORT_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 NAMED_NAMESPACES = "/run/netns"  # where `ip netns add` keeps them
 
 Name = NewType("Name", str)  # of a node or peer
@@ -48,6 +49,13 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A table of the user's own keys, sorted."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +217,29 @@ def namespace(text: str) -> Namespace:
     return Namespace(f"{NAMED_NAMESPACES}/{text}")
 
 
+_PORT_NAME = r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)"
+
+
+def named_port(text: str) -> NamedPort:
+    match = re.fullmatch(_PORT_NAME + r":([0-9]{1,5})(?:/(tcp|udp|sctp))?", text)
+    if match is None or match[1].isdigit() or not 1 <= int(match[2]) <= 65535:
+        remedy = 'write name, number and protocol, like "http:8080" or "dns:53/udp"'
+        raise Mistake(f"{quote(text)} is not a named port", remedy)
+    return NamedPort(match[1], PORT_PROTOCOLS[match[3] or "tcp"], int(match[2]))
+
+
+_LABEL = re.compile(r"[ -~]{1,512}")
+
+
+def label(key: str, value: object) -> tuple[str, str]:
+    """One entry of a table of labels."""
+    if not isinstance(value, str):
+        raise Mistake(f"{quote(value)} is not text", "write it in quotes")
+    if not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value or " "):
+        raise Mistake(f"{quote(value)} is not a label", "use printable ASCII, at most 512 characters")
+    return key, value
+
+
 LEAVES: dict[Any, Leaf] = {
     Address: Leaf(address, "an IP address", '"192.0.2.1"', {"format": "ip-address"}),
     IPv4Address: Leaf(address4, "an IPv4 address", '"192.0.2.1"', {"format": "ipv4"}),
@@ -216,6 +247,9 @@ LEAVES: dict[Any, Leaf] = {
     Interface: Leaf(interface, "an address of an interface", '"192.0.2.1/24"', {"format": "ip-interface"}),
     Prefix: Leaf(prefix, "a prefix", '"10.244.1.0/24"', {"format": "ip-prefix"}),
     Endpoint: Leaf(endpoint, "an address and a port", '"127.0.0.1:9477"', {"format": "ip-endpoint"}),
+    NamedPort: Leaf(
+        named_port, "a named port", '"http:8080"', {"pattern": f"^{_PORT_NAME}:[0-9]{{1,5}}(/(tcp|udp|sctp))?$"}
+    ),
     Mac: Leaf(mac, "a MAC address", '"66:07:02:c1:cc:60"', {"pattern": "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"}),
     Name: Leaf(name, "a name", '"node-a"', {"minLength": 1, "maxLength": 253}),
     PodName: Leaf(pod_name, "a name", '"default/web"', {"minLength": 1, "maxLength": 507}),

@@ -13,14 +13,16 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from engine.config.gateway import first_host4, first_host6
-from engine.config.leaf import DeviceName, Endpoint, FilePath, Mac, Name, Namespace, PodName
+from engine.config.leaf import DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName
 from engine.model import (
     Address,
     EncapsulationName,
     Facts,
     HostPort,
+    Identity,
     Interface,
     Mode,
+    NamedPort,
     Node,
     Overlay,
     Peer,
@@ -121,6 +123,11 @@ class PodSection(Section, frozen=True, kw_only=True):
     namespace: Annotated[Namespace, Meta(description="Its network namespace: a name known to `ip netns`, or a path.")]
     addresses: Annotated[tuple[Address, ...], Meta(description="Its addresses, inside the node's prefixes; 1 to 16.")]
     interface: Annotated[DeviceName, Meta(description="The device that is made in its namespace.")] = DeviceName("eth0")
+    labels: Annotated[Labels | None, Meta(description="What policies select it by.")] = None
+    service_account: Annotated[Name, Meta(description="The account it runs under, for policies.")] = Name("default")
+    named_ports: Annotated[
+        tuple[NamedPort, ...], Meta(description="Ports that policies call by name; of TCP when no protocol is written.")
+    ] = ()
 
 
 class RouteSection(Section, frozen=True, kw_only=True):
@@ -233,7 +240,7 @@ class Config(Section, frozen=True, kw_only=True):
                 mac=_octets(network.mac),
                 mac6=_octets(network.mac6),
             ),
-            pods=tuple(Pod(pod.name, pod.namespace, pod.addresses, pod.interface) for pod in self.pods),
+            pods=tuple(Pod(pod.name, pod.namespace, pod.addresses, pod.interface, _identity(pod)) for pod in self.pods),
             peers=tuple(
                 Peer(peer.name, peer.underlay, peer.prefixes, _octets(peer.mac), _octets(peer.mac6), peer.encapsulation)
                 for peer in self.peers
@@ -241,6 +248,11 @@ class Config(Section, frozen=True, kw_only=True):
             routes=tuple(StaticRoute(route.prefix, route.via) for route in self.routes),
             host=HostPort(self.host.enabled, self.host.name),
         )
+
+
+def _identity(pod: PodSection) -> Identity:
+    labels = pod.labels.pairs if pod.labels is not None else ()
+    return Identity(labels=labels, service_account=pod.service_account, ports=pod.named_ports)
 
 
 def _octets(mac: Mac | None) -> bytes | None:

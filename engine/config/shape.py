@@ -19,7 +19,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 
 from engine.config.document import Path
-from engine.config.leaf import LEAVES, Leaf, Mistake, quote
+from engine.config.leaf import LEAVES, Labels, Leaf, Mistake, label, quote
 from engine.config.report import Report, nearest
 
 S = TypeVar("S", bound=Struct)
@@ -107,12 +107,27 @@ def _value(key: Key, value: Any, report: Report, path: Path) -> Any:
 def _single(key: Key, value: Any, report: Report, path: Path) -> Any:
     if is_table(key.kind):
         return _table(key.kind, value, report, path)
+    if key.kind is Labels:
+        return _labels(value, report, path)
     leaf = LEAVES.get(key.kind)
     try:
         return _parse(leaf, value) if leaf else _plain(key, value)
     except Mistake as mistake:
         report.add(path, mistake.what, mistake.remedy)
         return _BAD
+
+
+def _labels(value: Any, report: Report, path: Path) -> Any:
+    if not isinstance(value, dict):
+        report.add(path, f"{_shown(value)} is not a table of labels", f'write {path[-1]} = {{ app = "web" }}')
+        return _BAD
+    pairs = []
+    for name, text in sorted(value.items()):
+        try:
+            pairs.append(label(name, text))
+        except Mistake as mistake:
+            report.add((*path, name), mistake.what, mistake.remedy)
+    return Labels(tuple(pairs)) if len(pairs) == len(value) else _BAD
 
 
 def _parse(leaf: Leaf, value: Any) -> Any:
@@ -140,6 +155,8 @@ def noun(key: Key) -> str:
         return "one of " + ", ".join(map(quote, choices(key.kind)))
     if key.kind is bool:
         return "true or false"
+    if key.kind is Labels:
+        return "a table of labels"
     lowest, highest = key.meta.ge, key.meta.le
     return "a whole number" if lowest is None or highest is None else f"a whole number from {lowest} to {highest}"
 

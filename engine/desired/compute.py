@@ -30,6 +30,7 @@ from engine.model import (
     EncapsulationName,
     Facts,
     HostDevice,
+    Identity,
     Interface,
     Peer,
     PodDevice,
@@ -41,6 +42,7 @@ from engine.model import (
 )
 
 DEFAULT_ROUTES: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+NOBODY = Identity()  # a device is the same whatever its pod's labels are
 UNREACHABLE = Via("reject", "unreachable")
 
 
@@ -64,7 +66,7 @@ class _Computation:
         gateway4, gateway6 = gateways(facts.node)
         return Desired(
             tunnels=frozenset(self.tunnels()),
-            pods=frozenset(PodDevice(pod, mtu) for pod in facts.pods),
+            pods=frozenset(PodDevice(replace(pod, identity=NOBODY), mtu) for pod in facts.pods),
             host=self.host(mtu, routes),
             routes={prefix: _one_host_port(vias) for prefix, vias in routes.items()},
             peers=self.outer_sources(),

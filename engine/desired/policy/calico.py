@@ -24,14 +24,13 @@ from engine.desired.policy.model import (
     Endpoint,
     Entity,
     IcmpMatch,
-    NamedPort,
     NetworkSet,
     Profile,
     Refusal,
     Tier,
 )
 from engine.desired.policy.selector import All, Selector, SelectorError, parse
-from engine.model import Address, Prefix
+from engine.model import Address, NamedPort, Prefix
 
 ACTIONS: Final = {"Allow": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS, "Log": Action.LOG}
 TYPES: Final[dict[str, Direction]] = {"Ingress": "ingress", "Egress": "egress"}

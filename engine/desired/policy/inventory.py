@@ -14,13 +14,12 @@ from engine.desired.policy.kubernetes import PROTOCOLS
 from engine.desired.policy.model import (
     ClusterNode,
     Endpoint,
-    NamedPort,
     Namespace,
     Service,
     ServiceAccount,
     ServicePort,
 )
-from engine.model import Address
+from engine.model import Address, NamedPort
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _ENDED: Final = ("Succeeded", "Failed")

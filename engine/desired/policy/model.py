@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from engine.desired.policy.selector import EVERYTHING, Selector
-from engine.model import Address, Prefix
+from engine.model import Address, NamedPort, Prefix
 
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: Final[tuple[Direction, Direction]] = ("ingress", "egress")
@@ -64,13 +64,6 @@ class ClusterNode:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     addresses: tuple[Address, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NamedPort:
-    name: str
-    protocol: int
-    port: int
 
 
 @dataclass(frozen=True, slots=True)

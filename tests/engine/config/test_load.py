@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from engine.config import Config, load, parse
 from engine.config.effective import rows
 from engine.config.gateway import first_host4, first_host6
+from engine.config.jsonschema import plain
 from engine.config.leaf import Endpoint, Mac
 from engine.config.overrides import settable, variable_of
 from engine.errors import ConfigError
-from engine.model import Facts, HostPort, Node, Overlay, Peer, Pod, StaticRoute
+from engine.model import Facts, HostPort, Identity, NamedPort, Node, Overlay, Peer, Pod, StaticRoute
 
 # A busy machine is no mistake of ours.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -137,6 +138,27 @@ def test_full_file():
 def test_mode_chooses_the_encapsulation():
     assert parse(SMALL + '[network]\nmode = "routed"', hostname="a").encapsulation == "none"
     assert parse(SMALL + '[network]\nmode = "routed"\nencapsulation = "ipip"', hostname="a").encapsulation == "ipip"
+
+
+def test_what_policy_knows_a_pod_by():
+    pod = """
+[[pods]]
+name = "shop/web"
+namespace = "web"
+addresses = ["10.244.1.2"]
+labels = { app = "web", "app.kubernetes.io/name" = "" }
+service_account = "sa"
+named_ports = ["http:8080", "dns:53/udp"]
+"""
+    config = parse(SMALL + pod, hostname="a")
+    assert config.facts().pods[0].identity == Identity(
+        labels=(("app", "web"), ("app.kubernetes.io/name", "")),
+        service_account="sa",
+        ports=(NamedPort("http", 6, 8080), NamedPort("dns", 17, 53)),
+    )
+    assert plain(config.pods[0].labels) == {"app": "web", "app.kubernetes.io/name": ""}
+    assert [plain(port) for port in config.pods[0].named_ports] == ["http:8080/tcp", "dns:53/udp"]
+    assert parse(SMALL + pod.replace("web", "db"), hostname="a") != config
 
 
 def test_namespace_by_path():

@@ -622,6 +622,37 @@ MISTAKES = {
         "addresses = " + many(17, '"10.244.1.1{}"'),
         "t.toml:27: pods[1].addresses: has 17 addresses (a pod has 1 to 16 addresses)",
     ),
+    "labels as a list": (
+        'namespace = "web"',
+        'namespace = "web"\nlabels = ["app=web"]',
+        't.toml:22: pods[0].labels: a list is not a table of labels (write labels = { app = "web" })',
+    ),
+    "label that is no text": (
+        'namespace = "web"',
+        'namespace = "web"\nlabels = { app = 1 }',
+        "t.toml:22: pods[0].labels.app: 1 is not text (write it in quotes)",
+    ),
+    "label that cannot be printed": (
+        'namespace = "web"',
+        'namespace = "web"\nlabels = { app = "\\n" }',
+        't.toml:22: pods[0].labels.app: "\\n" is not a label (use printable ASCII, at most 512 characters)',
+    ),
+    "named port without a number": (
+        'namespace = "web"',
+        'namespace = "web"\nnamed_ports = ["http"]',
+        (
+            't.toml:22: pods[0].named_ports[0]: "http" is not a named port'
+            ' (write name, number and protocol, like "http:8080" or "dns:53/udp")'
+        ),
+    ),
+    "named port 0": (
+        'namespace = "web"',
+        'namespace = "web"\nnamed_ports = ["http:0"]',
+        (
+            't.toml:22: pods[0].named_ports[0]: "http:0" is not a named port'
+            ' (write name, number and protocol, like "http:8080" or "dns:53/udp")'
+        ),
+    ),
     "pod elsewhere": (
         '"10.244.1.3"',
         '"10.244.2.3"',

@@ -67,6 +67,8 @@ def test_schema_in_the_docs_is_the_real_one():
 # -- the schema itself ---------------------------------------------------------------
 def objects(schema):
     if schema.get("type") == "object":
+        if "properties" not in schema:  # a table of the user's own keys
+            return
         yield schema
         for inner in schema["properties"].values():
             yield from objects(inner)

@@ -17,6 +17,7 @@ from engine.model import (
     Desired,
     Facts,
     HostPort,
+    Identity,
     KernelRoute,
     Node,
     Overlay,
@@ -58,6 +59,11 @@ def only(desired, prefix):
 
 def facts(**changes):
     return Facts(**{"node": NODE, "pods": (WEB,), "peers": (NEAR, FAR), **changes})
+
+
+def test_labels_of_a_pod_change_nothing_but_policy():
+    labelled = replace(WEB, identity=Identity(labels=(("app", "web"),)))
+    assert desired_state(facts(pods=(labelled,)), SEEN) == desired_state(facts(), SEEN)
 
 
 # -- addresses and ports ---------------------------------------------------------
