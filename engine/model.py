@@ -22,6 +22,8 @@ EncapsulationName = Literal["vxlan", "udp", "ipip", "none"]
 When = Literal["always", "cross-subnet"]
 Profile = Literal["towpath", "flannel", "calico"]
 
+Protocol = Literal["tcp", "udp", "sctp"]
+
 SPECIAL_NEXT_HOPS = ("host", "blackhole", "unreachable", "prohibited")  # of a StaticRoute; no peer has such a name
 
 
@@ -58,6 +60,29 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of the host that leads to one of a pod; on every address of the host when none is given."""
+
+    host_port: int
+    pod_port: int
+    protocol: Protocol = "tcp"
+    host_address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """How fast a pod may receive (ingress) and send (egress).
+
+    Rates are bits per second of IP packets, 0: unlimited; bursts are bytes, 0: derived from the rate.
+    """
+
+    ingress: int = 0
+    egress: int = 0
+    ingress_burst: int = 0
+    egress_burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod on this node: a namespace (absolute path) and the addresses of its device."""
 
@@ -66,6 +91,8 @@ class Pod:
     addresses: tuple[Address, ...]
     interface: str = "eth0"
     identity: Identity = Identity()
+    ports: tuple[PortMapping, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,18 @@ class Mac:
 
 
 @dataclass(frozen=True, slots=True)
+class BitRate:
+    """Bits per second."""
+
+    bits: int
+
+    def __str__(self) -> str:
+        units = {"G": 10**9, "M": 10**6, "k": 10**3}
+        unit, size = next(((unit, size) for unit, size in units.items() if self.bits % size == 0), ("", 1))
+        return f"{self.bits // size}{unit}"
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """How one kind of value is parsed and described in the schema."""
 
@@ -172,6 +184,20 @@ def mac(text: str) -> Mac:
     return Mac(octets)
 
 
+# -- rates ---------------------------------------------------------------------
+LOWEST_RATE, HIGHEST_RATE = 10**3, 10**12  # bits per second
+
+
+def bit_rate(text: str) -> BitRate:
+    match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+    if match is None:
+        raise Mistake(f"{quote(text)} is not a rate", 'write bits per second, like "500k", "100M" or "1G"')
+    bits = int(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]
+    if not LOWEST_RATE <= bits <= HIGHEST_RATE:
+        raise Mistake(f"{quote(text)} is not a rate from 1k to 1000G", "leave it out for no limit")
+    return BitRate(bits)
+
+
 # -- names and paths -----------------------------------------------------------
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _NAME_RULE = "letters, digits, dots, dashes and underscores, at most 253, the first and last a letter or digit"
@@ -250,6 +276,7 @@ LEAVES: dict[Any, Leaf] = {
     NamedPort: Leaf(
         named_port, "a named port", '"http:8080"', {"pattern": f"^{_PORT_NAME}:[0-9]{{1,5}}(/(tcp|udp|sctp))?$"}
     ),
+    BitRate: Leaf(bit_rate, "a rate in bits per second", '"100M"', {"pattern": "^[0-9]{1,13}[kMG]?$"}),
     Mac: Leaf(mac, "a MAC address", '"66:07:02:c1:cc:60"', {"pattern": "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"}),
     Name: Leaf(name, "a name", '"node-a"', {"minLength": 1, "maxLength": 253}),
     PodName: Leaf(pod_name, "a name", '"default/web"', {"minLength": 1, "maxLength": 507}),

@@ -36,7 +36,7 @@ _LOOPBACKS: tuple[Prefix, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/1
 def all_rules(config: Config, report: Report) -> tuple[Callable[[], None], ...]:
     rules = (
         *(node, network, families, peers, peer_encapsulations, peer_underlays, prefixes, underlays_outside),
-        *(pods, pod_addresses, routes, next_hops, bare, workers, paths),
+        *(pods, pod_addresses, pod_ports, routes, next_hops, bare, workers, paths),
     )
     return tuple(partial(rule, config, report) for rule in rules)
 
@@ -266,6 +266,25 @@ def pod_addresses(config: Config, report: Report) -> None:
             report.add(path, f"{quote(str(address))} is the gateway of the pods", remedy)
         _inside_own(address, path, config, report, "prefix of this node")
     unique(places, report)
+
+
+def pod_ports(config: Config, report: Report) -> None:
+    """No two pods share a port of the host, and an address that is named is one the pod could be reached for."""
+    taken: dict[tuple[str, int], list[tuple[Address | None, Path]]] = {}
+    for index, pod in enumerate(config.pods):
+        versions = {address.version for address in pod.addresses}
+        for number, port in enumerate(pod.ports):
+            path: Path = ("pods", index, "ports", number)
+            if port.address is not None and port.address.version not in versions:
+                what = f"{quote(str(port.address))} is IPv{port.address.version}, of which the pod has no address"
+                report.add((*path, "address"), what, "give the pod one, or name an address of the other family")
+            others = taken.setdefault((port.protocol, port.host), [])
+            for address, place in others:
+                if address is None or port.address is None or address == port.address:
+                    what = f"is {port.protocol} port {port.host} of the host, which {key_text(place)} has"
+                    report.add(path, what, "choose another host port")
+                    break
+            others.append((port.address, path))
 
 
 # -- routes --------------------------------------------------------------------

@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from engine.config.gateway import first_host4, first_host6
-from engine.config.leaf import DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName
+from engine.config.leaf import BitRate, DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName
 from engine.model import (
     Address,
+    Bandwidth,
     EncapsulationName,
     Facts,
     HostPort,
@@ -27,8 +28,10 @@ from engine.model import (
     Overlay,
     Peer,
     Pod,
+    PortMapping,
     Prefix,
     Profile,
+    Protocol,
     StaticRoute,
     When,
 )
@@ -116,6 +119,41 @@ class PeerSection(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class PortSection(Section, frozen=True, kw_only=True):
+    """A port of the host that leads to one of the pod."""
+
+    host: Annotated[int, Meta(ge=1, le=65535, description="The port of the host.")]
+    pod: Annotated[int, Meta(ge=1, le=65535, description="The port of the pod.")]
+    protocol: Annotated[Protocol, Meta(description="The transport protocol.")] = "tcp"
+    address: Annotated[
+        Address | None,
+        Meta(description="The address of the host it is open on; every one of the pod's families when absent."),
+    ] = None
+
+
+class BandwidthSection(Section, frozen=True, kw_only=True):
+    """How fast the pod may receive and send."""
+
+    ingress: Annotated[BitRate | None, Meta(description="What the pod receives; unlimited when absent.")] = None
+    egress: Annotated[BitRate | None, Meta(description="What the pod sends; unlimited when absent.")] = None
+    ingress_burst: Annotated[
+        int | None,
+        Meta(
+            ge=1500,
+            le=4294967295,
+            description="Bytes that may arrive at once; 20 ms at the rate, at least 128 KiB, when absent.",
+        ),
+    ] = None
+    egress_burst: Annotated[
+        int | None,
+        Meta(
+            ge=1500,
+            le=4294967295,
+            description="Bytes that may leave at once; 20 ms at the rate, at least 128 KiB, when absent.",
+        ),
+    ] = None
+
+
 class PodSection(Section, frozen=True, kw_only=True):
     """A pod of this node."""
 
@@ -128,6 +166,21 @@ class PodSection(Section, frozen=True, kw_only=True):
     named_ports: Annotated[
         tuple[NamedPort, ...], Meta(description="Ports that policies call by name; of TCP when no protocol is written.")
     ] = ()
+    ports: Annotated[tuple[PortSection, ...], Meta(description="Ports of the host that lead to it.")] = ()
+    bandwidth: Annotated[
+        BandwidthSection | None, Meta(description="How fast it may receive and send; unlimited when absent.")
+    ] = None
+
+    def fact(self) -> Pod:
+        return Pod(
+            self.name,
+            self.namespace,
+            self.addresses,
+            self.interface,
+            _identity(self),
+            tuple(PortMapping(port.host, port.pod, port.protocol, port.address) for port in self.ports),
+            _bandwidth(self.bandwidth),
+        )
 
 
 class RouteSection(Section, frozen=True, kw_only=True):
@@ -240,7 +293,7 @@ class Config(Section, frozen=True, kw_only=True):
                 mac=_octets(network.mac),
                 mac6=_octets(network.mac6),
             ),
-            pods=tuple(Pod(pod.name, pod.namespace, pod.addresses, pod.interface, _identity(pod)) for pod in self.pods),
+            pods=tuple(pod.fact() for pod in self.pods),
             peers=tuple(
                 Peer(peer.name, peer.underlay, peer.prefixes, _octets(peer.mac), _octets(peer.mac6), peer.encapsulation)
                 for peer in self.peers
@@ -257,3 +310,14 @@ def _identity(pod: PodSection) -> Identity:
 
 def _octets(mac: Mac | None) -> bytes | None:
     return None if mac is None else mac.octets
+
+
+def _bandwidth(section: BandwidthSection | None) -> Bandwidth:
+    if section is None:
+        return Bandwidth()
+    return Bandwidth(
+        ingress=0 if section.ingress is None else section.ingress.bits,
+        egress=0 if section.egress is None else section.egress.bits,
+        ingress_burst=section.ingress_burst or 0,
+        egress_burst=section.egress_burst or 0,
+    )

@@ -70,9 +70,7 @@ def build(struct: type[S], tree: Any, report: Report, path: Path = ()) -> S:
 
 def _table(struct: type[Struct], tree: Any, report: Report, path: Path) -> Any:
     if not isinstance(tree, dict):
-        report.add(
-            path, f"{_shown(tree)} is not a table", f"write [{path[-1]}] on a line of its own, and its keys below"
-        )
+        report.add(path, f"{_shown(tree)} is not a table", _remedy_for_no_table(struct, path))
         return _BAD
     known = keys(struct)
     unknown = [name for name in tree if name not in known]
@@ -151,6 +149,8 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def noun(key: Key) -> str:
+    if is_table(key.kind):
+        return "a table"
     if choices(key.kind):
         return "one of " + ", ".join(map(quote, choices(key.kind)))
     if key.kind is bool:
@@ -184,6 +184,13 @@ def _remedy_for_unknown(name: str, known: list[str], path: Path) -> str:
     return f"known here are {', '.join(known)}"
 
 
+def _remedy_for_no_table(struct: type[Struct], path: Path) -> str:
+    if len(path) == 1:
+        return f"write [{path[0]}] on a line of its own, and its keys below"
+    example = next(key for key in keys(struct).values())
+    return f"write a table in braces, like {{ {_example(example)} }}"
+
+
 def _top() -> dict[str, Key]:
     from engine.config.schema import Config
 
@@ -193,7 +200,7 @@ def _top() -> dict[str, Key]:
 def _example(key: Key) -> str:
     if is_table(key.kind):
         return f"[{key.name}]"
-    example = LEAVES[key.kind].example
+    example = LEAVES[key.kind].example if key.kind in LEAVES else str(key.meta.ge)
     return f"{key.name} = [{example}]" if key.is_list else f"{key.name} = {example}"
 
 

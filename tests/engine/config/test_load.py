@@ -13,7 +13,19 @@ from engine.config.jsonschema import plain
 from engine.config.leaf import Endpoint, Mac
 from engine.config.overrides import settable, variable_of
 from engine.errors import ConfigError
-from engine.model import Facts, HostPort, Identity, NamedPort, Node, Overlay, Peer, Pod, StaticRoute
+from engine.model import (
+    Bandwidth,
+    Facts,
+    HostPort,
+    Identity,
+    NamedPort,
+    Node,
+    Overlay,
+    Peer,
+    Pod,
+    PortMapping,
+    StaticRoute,
+)
 
 # A busy machine is no mistake of ours.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -81,6 +93,17 @@ name = "default/web"
 namespace = "web"
 addresses = ["10.244.1.2"]
 interface = "net1"
+bandwidth = { ingress = "100M", egress = "2500k", egress_burst = 65536 }
+
+[[pods.ports]]
+host = 8080
+pod = 80
+
+[[pods.ports]]
+host = 5353
+pod = 53
+protocol = "udp"
+address = "192.0.2.1"
 
 [[routes]]
 prefix = "0.0.0.0/0"
@@ -128,7 +151,17 @@ def test_full_file():
         mac=bytes.fromhex("660000000001"),
         mac6=bytes.fromhex("660000000002"),
     )
-    assert facts.pods == (Pod("default/web", "/run/netns/web", (IPv4Address("10.244.1.2"),), "net1"),)
+    assert facts.pods == (
+        Pod(
+            "default/web",
+            "/run/netns/web",
+            (IPv4Address("10.244.1.2"),),
+            "net1",
+            ports=(PortMapping(8080, 80), PortMapping(5353, 53, "udp", IPv4Address("192.0.2.1"))),
+            bandwidth=Bandwidth(ingress=100_000_000, egress=2_500_000, egress_burst=65536),
+        ),
+    )
+    assert str(config.pods[0].bandwidth.egress) == "2500k"
     assert facts.peers[0].mac6 == bytes.fromhex("660000000004")
     assert facts.peers[0].encapsulation == "udp"
     assert facts.routes[1] == StaticRoute(IPv4Network("198.51.100.0/24"), ("prohibited",))
@@ -318,7 +351,7 @@ def test_effective_values_of_a_full_file():
     assert found["network.mac"] == ("66:00:00:00:00:01", "towpath.toml:17")
     assert found["workers.count"] == (2, "workers.cpus")
     assert found["node.interface"] == (None, "node.underlay")
-    assert found["routes[1].via"] == (["prohibited"], "towpath.toml:60")
+    assert found["routes[1].via"] == (["prohibited"], "towpath.toml:71")
     ipip = parse(FULL).network
     assert ipip.port == 4790
 

@@ -689,6 +689,48 @@ MISTAKES = {
         '"10.244.1.2"',
         't.toml:27: pods[1].addresses[0]: "10.244.1.2" is also pods[0].addresses[0] (remove or change one of the two)',
     ),
+    "host port twice": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [{ host = 80, pod = 1 }, { host = 80, pod = 2, address = "192.0.2.1" }]',
+        (
+            "t.toml:28: pods[1].ports[1]: is tcp port 80 of the host, which pods[1].ports[0] has"
+            " (choose another host port)"
+        ),
+    ),
+    "host port of a family the pod lacks": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [{ host = 80, pod = 80, address = "2001:db8::1" }]',
+        (
+            't.toml:28: pods[1].ports[0].address: "2001:db8::1" is IPv6, of which the pod has no address'
+            " (give the pod one, or name an address of the other family)"
+        ),
+    ),
+    "host port that is no port": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [{ host = 0, pod = 80 }]',
+        (
+            "t.toml:28: pods[1].ports[0].host: 0 is not a whole number from 1 to 65535"
+            " (write a number within the bounds)"
+        ),
+    ),
+    "ports that are no tables": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [8080]',
+        "t.toml:28: pods[1].ports[0]: 8080 is not a table (write a table in braces, like { host = 1 })",
+    ),
+    "rate in words": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nbandwidth = { egress = "fast" }',
+        (
+            't.toml:28: pods[1].bandwidth.egress: "fast" is not a rate'
+            ' (write bits per second, like "500k", "100M" or "1G")'
+        ),
+    ),
+    "rate of nothing": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nbandwidth = { ingress = "0" }',
+        't.toml:28: pods[1].bandwidth.ingress: "0" is not a rate from 1k to 1000G (leave it out for no limit)',
+    ),
     # -- routes ------------------------------------------------------------------
     "route twice": (
         "[[routes]]",

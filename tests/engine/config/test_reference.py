@@ -10,18 +10,28 @@ from engine.config import parse
 from engine.config.jsonschema import json_schema, plain
 from engine.config.leaf import LEAVES
 from engine.config.schema import Config
-from engine.config.shape import choices, keys, noun
+from engine.config.shape import choices, is_table, keys, noun
 from engine.desired import desired_state
 from engine.model import Underlay
 
 DOCS = Path(__file__).parents[3] / "docs"
-SECTIONS = list(keys(Config))
+
+
+def tables(struct, name=""):
+    """Every table of the file and those inside it: its dotted name and its struct."""
+    for key in keys(struct).values():
+        if is_table(key.kind):
+            yield f"{name}{key.name}", key.kind
+            yield from tables(key.kind, f"{name}{key.name}.")
+
+
+SECTIONS = dict(tables(Config))
 
 
 def table(name):
     """The rows that the reference has for one table of the file."""
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for key in keys(keys(Config)[name].kind).values():
+    for key in keys(SECTIONS[name]).values():
         kind = LEAVES[key.kind].noun if key.kind in LEAVES else noun(key)
         if choices(key.kind):
             kind = ", ".join(f"`{choice}`" for choice in choices(key.kind))
@@ -46,11 +56,16 @@ def examples(text):
 
 
 def test_examples_load_and_compute(reference):
-    assert len(examples(reference)) == 2
-    for example in examples(reference):
+    whole = [example for example in examples(reference) if "[node]" in example]
+    assert len(whole) == 2
+    for example in whole:
         config = parse(example, hostname="node-a")
         assert desired_state(config.facts(), Underlay()).routes
-    assert len(examples(reference)[0].split("\n")) <= 8
+    assert len(whole[0].split("\n")) <= 8
+    pod = '[node]\nprefixes = ["10.0.0.0/24"]\n[[pods]]\nname = "p"\nnamespace = "p"\naddresses = ["10.0.0.2"]\n'
+    parts = [example for example in examples(reference) if "[node]" not in example]
+    assert len(parts) == 1
+    assert parse(pod + parts[0], hostname="a").pods[0].ports[1].pod == 53
 
 
 def test_sentence_in_the_reference_is_what_is_said(reference):
@@ -66,6 +81,7 @@ def test_schema_in_the_docs_is_the_real_one():
 
 # -- the schema itself ---------------------------------------------------------------
 def objects(schema):
+    """The tables in a schema, outermost first."""
     if schema.get("type") == "object":
         if "properties" not in schema:  # a table of the user's own keys
             return
