@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.apply.bell import EVERYTHING, Heard
 from engine.apply.delta import Kind
 from engine.apply.kernel_routes import KernelRouteDriver
 from engine.apply.plane import (
@@ -32,13 +33,12 @@ from engine.model import Address, Desired
 from engine.pod.attach import PodDriver
 from engine.pod.host import HostDriver
 from engine.pod.record import Record
+from engine.pod.watch import PodWatch
 
 if TYPE_CHECKING:
     from engine.apply.plane import Plane
 
 log = logging.getLogger(__name__)
-
-AUDITED_AT_ONCE = 8  # pods looked at in one audit; each costs about 2 ms
 
 
 class Datapath:
@@ -70,7 +70,7 @@ class Datapath:
                 self.kernel_routes,
             ]
         )
-        self._audits: Iterator[str] = iter(())
+        self.watch = PodWatch()
         self._closed = False
 
     def start(self, cpus: tuple[int, ...] = ()) -> None:
@@ -86,29 +86,39 @@ class Datapath:
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
-        return self.reconciler.apply(desired)
+        return self._followed(self.reconciler.apply(desired))
 
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
-        return logged(self.reconciler.repair())
+        return logged(self._followed(self.reconciler.repair()))
+
+    def _followed(self, outcome: Outcome) -> Outcome:
+        self.watch.follow(self.pods.attachments)
+        return outcome
 
     def audit(self) -> Outcome:
-        """Look at the kernel's side: routes, the host port, and the next few pods; then repair."""
-        self.audit_pods()
-        return self.audit_host()
+        """Look at everything on the kernel's side, then repair."""
+        self.audit_pods(list(self.pods.attachments))
+        return self.audit_host(EVERYTHING)
 
-    def audit_host(self) -> Outcome:
-        self.kernel_routes.audit()
-        self.host.audit()
+    def audit_pods(self, names: Iterable[str]) -> Outcome:
+        """Look at the devices of these pods, then repair."""
+        for name in names:
+            self.pods.audit(name)
         return self.repair()
 
-    def audit_pods(self) -> None:
-        for _ in range(AUDITED_AT_ONCE):
-            name = next(self._audits, None)
-            if name is None:
-                self._audits = iter(list(self.pods.attachments))
-                break
-            self.pods.audit(name)
+    def doubtful_pods(self) -> list[str]:
+        """Pods whose namespace is gone or another one, which nothing announces, and a few of those not heard."""
+        gone = {name for name, attachment in self.pods.attachments.items() if attachment.is_elsewhere}
+        return [*gone, *self.watch.next_unheard()]
+
+    def audit_host(self, heard: Heard) -> Outcome:
+        """Look at what the host's announcements may concern, its port and our routes, then repair."""
+        if heard.devices:
+            self.host.audit()
+        if self.kernel_routes.audit(heard):
+            self.reconciler.unsettle(Kind.KERNEL_ROUTE)
+        return self.repair()
 
     def take_events(self, path_mtu_changed: Callable[[Address], None]) -> bool:
         """Act on what the workers noticed; whether something has to be repaired."""
@@ -138,6 +148,8 @@ class Datapath:
         outcome = self.reconciler.withdraw([Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST])
         for failure in outcome.failed:
             log.warning("left behind: %s", failure)
+        self.kernel_routes.close()
+        self.watch.close()
         self.pods.release(undo=undo)
 
     def _port_lost(self, number: int) -> bool:
@@ -156,8 +168,9 @@ class Datapath:
 
 
 def logged(outcome: Outcome) -> Outcome:
-    for operation in outcome.done:
-        log.debug("%s", operation)
+    if log.isEnabledFor(logging.DEBUG):
+        for operation in outcome.done:
+            log.debug("%s", operation)
     for failure in outcome.failed:
         log.log(logging.WARNING if failure.attempts == 1 else logging.INFO, "%s", failure)
     if outcome.done:

@@ -8,10 +8,11 @@ desired state applied twice is recognised as the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Literal
+from itertools import chain
+from typing import Literal, TypeVar
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -163,6 +164,42 @@ class Underlay:
 
 
 # -- desired state -----------------------------------------------------------
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Layered(Mapping[Key, Value]):
+    """A large mapping that seldom changes and a small one that often does, which have no key in common.
+
+    Two of these that share the large one differ in the small ones alone, and
+    `beside` saves looking at the rest. Nobody changes either after this.
+    """
+
+    __slots__ = ("base", "top")
+
+    def __init__(self, base: Mapping[Key, Value], top: Mapping[Key, Value]) -> None:
+        self.base = base
+        self.top = top
+
+    def __getitem__(self, key: Key) -> Value:
+        return self.top[key] if key in self.top else self.base[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.top or key in self.base
+
+    def __iter__(self) -> Iterator[Key]:
+        return chain(self.top, self.base)
+
+    def __len__(self) -> int:
+        return len(self.top) + len(self.base)
+
+    def beside(self, other: object) -> Iterable[tuple[Key, Value]]:
+        """The items in which this can differ from `other`."""
+        if isinstance(other, Layered) and other.base is self.base:
+            return self.top.items()
+        return chain(self.top.items(), self.base.items())
+
+
 @dataclass(frozen=True, slots=True)
 class TunnelPort:
     """A socket that carries encapsulated packets on one local address."""
@@ -225,8 +262,8 @@ class Desired:
     tunnels: frozenset[TunnelPort] = frozenset()
     pods: frozenset[PodDevice] = frozenset()
     host: HostDevice | None = None
-    routes: dict[Prefix, tuple[Via, ...]] = field(default_factory=dict)  # several: equal cost
-    peers: dict[Address, str] = field(default_factory=dict)  # outer source -> peer name
+    routes: Mapping[Prefix, tuple[Via, ...]] = field(default_factory=dict)  # several: equal cost
+    peers: Mapping[Address, str] = field(default_factory=dict)  # outer source -> peer name
     kernel_routes: frozenset[KernelRoute] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None

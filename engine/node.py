@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Self
 
 from engine import views
 from engine.apply import underlay
-from engine.apply.bell import Bell
+from engine.apply.bell import EVERYTHING, Bell, Heard
 from engine.apply.plane import Openers
 from engine.apply.reconcile import Outcome
 from engine.config import Config
 from engine.datapath import Datapath, logged
-from engine.desired import desired_state
+from engine.desired import Recomputation
 from engine.desired.addressing import local_addresses
 from engine.errors import ConfigError, KernelError, TowpathError
 from engine.lockfile import LockFile
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUDIT_PAUSE = 10.0  # seconds between two looks at the kernel's side
+CHECK_PAUSE = 10.0  # seconds between two looks at what nobody announces: whether namespaces still stand
+AUDIT_PAUSE = 60.0  # seconds between two looks at all of the host's side, whatever was announced
+AUDIT_SHARE = 10_000  # an audit that takes long is made so much less often
 LOOK_PAUSE = 1.0  # seconds between two looks that the kernel's announcements cause
+LOOK_SHARE = 20  # as AUDIT_SHARE, for these
 SETTLE_PAUSE = 0.05  # seconds for announcements that belong together
-TEND_PAUSE = 0.5  # seconds within which a retry that is due is made
 
 
 class Node:
@@ -74,8 +76,12 @@ class Node:
         self._underlay = Underlay()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
+        self._recompute = Recomputation()
+        self._heard = Heard()
+        self._rung: set[str] = set()  # pods in whose namespaces something changed
         self._look_timer: Timer | None = None
-        self._looked_at = 0.0
+        self._next_look = 0.0
+        self._retry_timer: Timer | None = None
         self._started = 0.0
 
     # -- life ----------------------------------------------------------------
@@ -95,10 +101,12 @@ class Node:
         self._started = time.monotonic()
         self.ready = True
         self.loop.watch(self._datapath.plane.fileno(), READ, self._attend)
-        self._bell = Bell()
+        self._bell = Bell(self._datapath.kernel_routes.port)
         self.loop.watch(self._bell.fileno(), READ, self._host_changed)
-        self.loop.every(TEND_PAUSE, self._tend)
-        self.loop.every(AUDIT_PAUSE, self._audit)
+        self.loop.watch(self._datapath.watch.fileno(), READ, self._pods_changed)
+        self.loop.every(CHECK_PAUSE, self._check)
+        self.loop.after(AUDIT_PAUSE, self._audit)
+        self._arm_retry()
 
     def stop(self) -> None:
         """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
@@ -109,6 +117,7 @@ class Node:
             self._bell = None
         if self._datapath is not None:
             self.loop.forget(self._datapath.plane.fileno())
+            self.loop.forget(self._datapath.watch.fileno())
             self._datapath.close()
             self._datapath = None
         if self._lock is not None:
@@ -209,7 +218,7 @@ class Node:
         facts = config.facts()
         seen = underlay.look(facts, config.node.interface)
         self._check_underlay(facts, seen)
-        desired = desired_state(facts, seen)
+        desired = self._recompute(facts, seen)
         outcome = self._running.apply(desired)
         if outcome.failed and not (self.ready or self._keep_going):
             raise outcome.failed[0].error
@@ -217,6 +226,7 @@ class Node:
         self.config, self._underlay, self._desired = config, seen, desired
         self._check_forwarding()
         self.applied += 1
+        self._arm_retry()
         return outcome
 
     def _check_underlay(self, facts: Facts, seen: Underlay) -> None:
@@ -264,34 +274,73 @@ class Node:
             self._look_at_underlay()
         if lost:
             self._running.repair()
+        self._arm_retry()
 
-    def _tend(self) -> None:
-        retry_at = self._running.reconciler.retry_at
-        if retry_at is not None and retry_at <= time.monotonic():
+    def _arm_retry(self) -> None:
+        """There is a timer exactly when something failed, and it ends when that is tried again."""
+        due = self._running.reconciler.retry_at if self._datapath is not None else None
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        if due is not None:
+            self._retry_timer = self.loop.after(max(0.0, due - time.monotonic()), self._retry)
+
+    def _retry(self) -> None:
+        self._retry_timer = None
+        if self._datapath is not None:
             self._running.repair()
+            self._arm_retry()
+
+    def _check(self) -> None:
+        """What nobody announces."""
+        if self._datapath is not None and (names := self._datapath.doubtful_pods()):
+            self._datapath.audit_pods(names)
+            self._arm_retry()
 
     def _audit(self) -> None:
         """Believe nothing for too long, whatever the kernel announced."""
-        self._running.audit_pods()
-        self._look_at_host()
+        began = self.loop.clock()
+        self._heard = EVERYTHING
+        self._look()
+        if self._datapath is not None:
+            self.loop.after(max(AUDIT_PAUSE, AUDIT_SHARE * (self.loop.clock() - began)), self._audit)
 
     def _host_changed(self, events: int) -> None:
         """The kernel announces changes (ours too): look soon, once for many of them."""
         assert self._bell is not None
-        self._bell.silence()
-        if self._look_timer is None:
-            pause = max(SETTLE_PAUSE, self._looked_at + LOOK_PAUSE - self.loop.clock())
-            self._look_timer = self.loop.after(pause, self._look_at_host)
+        if heard := self._bell.listen():
+            self._heard += heard
+            self._look_soon()
 
-    def _look_at_host(self) -> None:
+    def _pods_changed(self, events: int) -> None:
+        if rung := self._running.watch.rung():
+            self._rung |= rung
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        if self._look_timer is None:
+            pause = max(SETTLE_PAUSE, self._next_look - self.loop.clock())
+            self._look_timer = self.loop.after(pause, self._look)
+
+    def _look(self) -> None:
+        """See what is behind all that was announced since the last look."""
         if self._look_timer is not None:
             self._look_timer.cancel()
             self._look_timer = None
-        self._looked_at = self.loop.clock()
-        if self._datapath is not None:
+        if self._datapath is None:
+            return
+        began = self.loop.clock()
+        heard, self._heard = self._heard, Heard()
+        rung, self._rung = self._rung, set()
+        if rung:
+            self._running.audit_pods(rung)
+        if heard:
             self._look_at_underlay()
             self._check_forwarding()
-            self._running.audit_host()
+            self._running.audit_host(heard)
+        self._arm_retry()
+        now = self.loop.clock()
+        self._next_look = now + max(LOOK_PAUSE, LOOK_SHARE * (now - began))
 
     def _look_at_underlay(self) -> None:
         """Take up a new path MTU or address; the difference to the state in force is all that is touched."""

@@ -9,11 +9,13 @@ then kernel routes, and removed in the reverse order, after everything is set.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import cast
 
-from engine.model import Desired
+from engine.model import Desired, Layered
 
 
 class Kind(IntEnum):
@@ -35,6 +37,9 @@ class Kind(IntEnum):
 Objects = Mapping[Kind, Mapping[Hashable, object]]
 
 
+LISTING = "as they are"  # the key of an operation that only looks at all objects of a kind
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """Make object `key` be `value`, or be gone when `value` is None."""
@@ -44,31 +49,49 @@ class Operation:
     value: object | None
 
     def __str__(self) -> str:
+        if self.key == LISTING:
+            return f"list {self.kind.words}s"
         verb = "remove" if self.value is None else "set"
         return f"{verb} {self.kind.words} {self.key}"
 
 
-def objects(desired: Desired) -> dict[Kind, dict[Hashable, object]]:
+def objects(desired: Desired, before: Desired | None = None, known: Objects | None = None) -> Objects:
     """Every object of the desired state under a key that outlives a change of its settings.
 
     A kernel route's value is its next hops in the order of their text; none
-    means into the host port.
+    means into the host port. With the state `before` and its objects `known`,
+    what did not change is the same mapping again, which saves comparing it.
     """
     host = desired.host
-    kernel_routes: dict[Hashable, object] = {}
-    if host is not None:
-        kernel_routes.update((prefix, ()) for prefix in host.routes)
-    kernel_routes.update((route.prefix, tuple(sorted(route.via, key=str))) for route in desired.kernel_routes)
     gateways = (desired.gateway4, desired.gateway6)
+    if before is not None and known is not None and _same_kernel_routes(desired, before):
+        kernel_routes = known[Kind.KERNEL_ROUTE]
+    else:
+        kernel_routes = _kernel_routes(desired)
     return {
         Kind.TUNNEL: {tunnel.key: tunnel for tunnel in desired.tunnels},
         Kind.POD: {device.pod.name: device for device in desired.pods},
         Kind.HOST: {} if host is None else {"host": replace(host, routes=())},
         Kind.GATEWAY: {"gateway": gateways} if any(gateways) else {},
         Kind.PEERS: {"peers": desired.peers} if desired.peers else {},
-        Kind.ROUTE: dict(desired.routes.items()),
+        Kind.ROUTE: cast("Mapping[Hashable, object]", desired.routes),
         Kind.KERNEL_ROUTE: kernel_routes,
     }
+
+
+def _same_kernel_routes(one: Desired, other: Desired) -> bool:
+    """Whether they are the very same values; equal ones would take as long to compare as to use."""
+    if one.kernel_routes is not other.kernel_routes or (one.host is None) is not (other.host is None):
+        return False
+    return one.host is None or other.host is None or one.host.routes is other.host.routes
+
+
+def _kernel_routes(desired: Desired) -> dict[Hashable, object]:
+    found: dict[Hashable, object] = {}
+    if desired.host is not None:
+        found.update((prefix, ()) for prefix in desired.host.routes)
+    found.update((route.prefix, tuple(sorted(route.via, key=str))) for route in desired.kernel_routes)
+    return found
 
 
 def plan(desired: Objects, actual: Objects) -> list[Operation]:
@@ -79,13 +102,34 @@ def plan(desired: Objects, actual: Objects) -> list[Operation]:
 def _settings(desired: Objects, actual: Objects) -> Iterator[Operation]:
     for kind in Kind:
         present, wanted = actual.get(kind, {}), desired.get(kind, {})
-        different = [key for key, value in wanted.items() if key not in present or present[key] != value]
-        for key in sorted(different, key=str):  # the same difference is always worked off in the same order
+        if present is wanted:
+            continue
+        different = [key for key, value in _ours(wanted, present) if not _same(present, key, value)]
+        for key in sorted(different, key=_order):  # the same difference is always worked off in the same order
             yield Operation(kind, key, wanted[key])
 
 
 def _removals(desired: Objects, actual: Objects) -> Iterator[Operation]:
     for kind in reversed(Kind):
-        wanted = desired.get(kind, {})
-        for key in sorted((key for key in actual.get(kind, {}) if key not in wanted), key=str):
+        present, wanted = actual.get(kind, {}), desired.get(kind, {})
+        if present is wanted:
+            continue
+        for key in sorted((key for key, _ in _ours(present, wanted) if key not in wanted), key=_order):
             yield Operation(kind, key, None)
+
+
+def _ours(mapping: Mapping[Hashable, object], other: Mapping[Hashable, object]) -> Iterable[tuple[Hashable, object]]:
+    """The items in which `mapping` can differ from `other`: those that they do not share as one layer."""
+    return mapping.beside(other) if isinstance(mapping, Layered) else mapping.items()
+
+
+def _same(present: Mapping[Hashable, object], key: Hashable, value: object) -> bool:
+    found = present.get(key)
+    return found is value or (found is not None and found == value)
+
+
+def _order(key: Hashable) -> tuple[int, int, int, str]:
+    """Prefixes by number, which is quick; names by their text."""
+    if isinstance(key, IPv4Network | IPv6Network):
+        return key.version, int(key.network_address), key.prefixlen, ""
+    return 0, 0, 0, str(key)

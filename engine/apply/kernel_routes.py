@@ -10,112 +10,153 @@ being removed; a route of somebody else in our place is an error, not a victim.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from typing import Any, cast
+from typing import cast
 
+from engine.apply import route_message
+from engine.apply.bell import Heard
 from engine.apply.delta import Kind
-from engine.apply.links import ROUTE_PROTOCOL, Netlink, netlink
+from engine.apply.links import ROUTE_PROTOCOL
 from engine.apply.refusal import refusal
-from engine.errors import KernelError
+from engine.apply.route_message import FAMILIES, Found
+from engine.apply.route_socket import RouteSocket
+from engine.errors import KernelError, TowpathError
 from engine.model import Address, Prefix
 
-_MAIN_TABLE = 254
-_SCOPE_LINK = 253
-_SCOPE_ANY = 255  # RT_SCOPE_NOWHERE: a removal then matches every scope
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_DEFAULTS = {4: "0.0.0.0/0", 6: "::/0"}
+_GONE = (errno.ESRCH, errno.ENODEV)
+Via = tuple[Address, ...]
 
 
-@dataclass(slots=True)
 class KernelRouteDriver:
-    """Next hops are addresses; none at all means into the host port, whose name `device` says."""
+    """Next hops are addresses; none at all means into the host port, whose name `device` says.
 
-    device: Callable[[], str]
-    kind: Kind = Kind.KERNEL_ROUTE
-    drifts: bool = True
-    _known: dict[Hashable, object] | None = None
+    Used by one thread, in whose namespace the routes are. Nobody else changes
+    them unnoticed: who hears that somebody did calls `audit`.
+    """
+
+    kind = Kind.KERNEL_ROUTE
+    drifts = False
+
+    def __init__(self, device: Callable[[], str]) -> None:
+        self._device = device
+        self._known: dict[Hashable, object] | None = None
+        self._opened: RouteSocket | None = None
+
+    @property
+    def _socket(self) -> RouteSocket:
+        if self._opened is None:
+            self._opened = RouteSocket()
+        return self._opened
+
+    @property
+    def port(self) -> int:
+        """Of the netlink socket, by which announcements of our own changes are told from others'."""
+        return self._socket.port
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def actual(self) -> Mapping[Hashable, object]:
         if self._known is None:
-            with netlink() as ip:
-                self._known = _read(ip, self.device())
+            self._known = self._read()
         return self._known
 
     def set(self, key: Hashable, value: object) -> None:
-        prefix, via = cast(Prefix, key), cast("tuple[Address, ...]", value)
-        known = self.actual()
-        with netlink() as ip:
-            verb = "replace" if prefix in known else "add"
-            self._change(ip, verb, prefix, self._next_hops(ip, prefix, via))
-        cast("dict[Hashable, object]", known)[prefix] = via
+        self._one(key, value)
 
     def remove(self, key: Hashable) -> None:
-        prefix = cast(Prefix, key)
-        with netlink() as ip:
-            try:
-                self._change(ip, "del", prefix, {"scope": _SCOPE_ANY} if prefix.version == 4 else {})
-            except KernelError as error:
-                if not _is_gone(error):
-                    raise
-        cast("dict[Hashable, object]", self.actual()).pop(prefix, None)
+        self._one(key, None)
 
-    def audit(self) -> None:
-        """Believe nothing: the next `actual` reads the kernel again."""
-        self._known = None
-
-    def _next_hops(self, ip: Netlink, prefix: Prefix, via: tuple[Address, ...]) -> dict[str, Any]:
-        if len(via) > 1:
-            return {"multipath": [{"gateway": str(address)} for address in via]}
-        if via:
-            return {"gateway": str(via[0])}
-        name = self.device()
-        indices = ip.link_lookup(ifname=name)
-        if not indices:
-            raise KernelError(f"device {name} is missing", where=f"kernel route {prefix}")
-        scope = {"scope": _SCOPE_LINK} if prefix.version == 4 else {}
-        return {"oif": indices[0], **scope}
-
-    def _change(self, ip: Netlink, verb: str, prefix: Prefix, details: dict[str, Any]) -> None:
-        try:
-            ip.route(
-                verb,
-                family=_FAMILIES[prefix.version],
-                dst=str(prefix),
-                proto=ROUTE_PROTOCOL,
-                table=_MAIN_TABLE,
-                **details,
-            )
-        except Exception as error:
-            raise refusal(error, where=f"kernel route {prefix}", doing=f"cannot {verb} it") from error
-
-
-def _read(ip: Netlink, device: str) -> dict[Hashable, object]:
-    """Our routes in the kernel; one whose next hops we cannot name gets a value nobody desires."""
-    indices = ip.link_lookup(ifname=device)
-    found: dict[Hashable, object] = {}
-    for version, family in _FAMILIES.items():
-        for message in ip.get_routes(family=family, proto=ROUTE_PROTOCOL, table=_MAIN_TABLE):
-            if message["proto"] != ROUTE_PROTOCOL or message.get_attr("RTA_TABLE") != _MAIN_TABLE:
+    def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
+        """Set these routes, or remove them where the value is None; those that were refused, and why."""
+        known = cast("dict[Hashable, object]", self.actual())
+        device = self._index()
+        failed: dict[Hashable, TowpathError] = {}
+        by_sequence: dict[int, Hashable] = {}
+        numbered: list[tuple[int, bytes]] = []
+        for key, value in wanted.items():
+            if value == () and not device:
+                failed[key] = KernelError(f"device {self._device()} is missing", where=f"kernel route {key}")
                 continue
-            destination = message.get_attr("RTA_DST")
-            text = f"{destination}/{message['dst_len']}" if destination else _DEFAULTS[version]
-            found[ip_network(text)] = _next_hops_of(message, indices[0] if indices else 0)
-    return found
+            sequence = self._socket.next_sequence()
+            by_sequence[sequence] = key
+            numbered.append((sequence, self._message(sequence, cast(Prefix, key), value, device)))
+        refused = self._send(numbered)
+        for sequence, key in by_sequence.items():
+            number = refused.get(sequence, 0)
+            value = wanted[key]
+            if number and not (value is None and number in _GONE):
+                failed[key] = _refusal(number, key, value, known)
+            elif value is None:
+                known.pop(key, None)
+            else:
+                known[key] = value
+        return failed
+
+    def audit(self, heard: Heard) -> bool:
+        """Believe nothing that what was heard may concern; whether the kernel has not what we left in it."""
+        if self._known is None or not self._concerns(heard, self._known):
+            return False
+        before, self._known = self._known, None
+        return self.actual() != before
+
+    # -- the kernel ------------------------------------------------------------
+    def _one(self, key: Hashable, value: object | None) -> None:
+        for error in self.change({key: value}).values():
+            raise error
+
+    def _concerns(self, heard: Heard, known: Mapping[Hashable, object]) -> bool:
+        if heard.devices:  # routes go with a device or an address, and nothing says which
+            return True
+        return any(news.protocol == ROUTE_PROTOCOL or news.prefix in known for news in heard.routes)
+
+    def _message(self, sequence: int, prefix: Prefix, value: object | None, device: int) -> bytes:
+        if value is None:
+            return route_message.removal(sequence, prefix, ROUTE_PROTOCOL)
+        via = cast(Via, value)
+        verb: route_message.Verb = "replace" if prefix in self.actual() else "add"
+        hops = route_message.next_hops(via, device)
+        return route_message.setting(verb, sequence, prefix, ROUTE_PROTOCOL, hops, linked=not via)
+
+    def _send(self, numbered: list[tuple[int, bytes]]) -> Mapping[int, int]:
+        try:
+            return self._socket.change(numbered) if numbered else {}
+        except OSError:
+            self.close()  # what was answered meanwhile is lost: look at the kernel again
+            self._known = None
+            raise
+
+    def _read(self) -> dict[Hashable, object]:
+        """Our routes in the kernel; one whose next hops we cannot name gets a value nobody desires."""
+        device = self._index()
+        try:
+            found = [route for version in FAMILIES for route in self._socket.routes(version, ROUTE_PROTOCOL)]
+        except OSError as error:
+            self.close()
+            raise refusal(error, where="kernel routes", doing="cannot list them") from error
+        return {route.prefix: _via_of(route, device) for route in found}
+
+    def _index(self) -> int:
+        """Of the host port; 0 when there is none."""
+        try:
+            return socket.if_nametoindex(self._device())
+        except OSError:
+            return 0
 
 
-def _next_hops_of(message: Any, host_index: int) -> object:
-    gateway = message.get_attr("RTA_GATEWAY")
-    if gateway:
-        return (ip_address(gateway),)
-    hops = message.get_attr("RTA_MULTIPATH")
-    if hops:
-        gateways = [hop.get_attr("RTA_GATEWAY") for hop in hops]
-        return tuple(ip_address(address) for address in sorted(gateways)) if all(gateways) else None
-    return () if message.get_attr("RTA_OIF") == host_index else None
+def _via_of(route: Found, host_device: int) -> object:
+    gateways = [hop.gateway for hop in route.hops]
+    if len(gateways) == 1 and gateways[0] is None:
+        return () if route.hops[0].device == host_device and host_device else None
+    named = [address for address in gateways if address is not None]
+    return tuple(sorted(named, key=str)) if len(named) == len(gateways) else None
 
 
-def _is_gone(error: KernelError) -> bool:
-    return getattr(error.__cause__, "code", None) in (errno.ESRCH, errno.ENODEV)
+def _refusal(number: int, prefix: Hashable, value: object | None, known: Mapping[Hashable, object]) -> KernelError:
+    verb = "del" if value is None else "replace" if prefix in known else "add"
+    error = OSError(number, os.strerror(number))
+    return refusal(error, where=f"kernel route {prefix}", doing=f"cannot {verb} it")

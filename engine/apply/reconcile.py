@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from itertools import groupby
+from typing import Protocol, runtime_checkable
 
-from engine.apply.delta import Kind, Operation, objects, plan
+from engine.apply.delta import LISTING, Kind, Objects, Operation, objects, plan
 from engine.errors import KernelError, TowpathError
 from engine.model import Desired
 
@@ -27,8 +29,9 @@ LONGEST_PAUSE = 60.0
 class Driver(Protocol):
     """The writer of one kind of object. `set` is idempotent and repairs what differs.
 
-    `drifts`: somebody else can change these objects, so they are compared at
-    every repair; others only after the desired state has changed.
+    `drifts`: somebody else can change these objects unnoticed, so they are
+    compared at every repair; others only after the desired state has changed,
+    or when `unsettle` says that they are not what they were.
     """
 
     kind: Kind
@@ -41,6 +44,14 @@ class Driver(Protocol):
         """Make it so, or raise TowpathError and leave nothing half-made."""
 
     def remove(self, key: Hashable) -> None: ...
+
+
+@runtime_checkable
+class BulkDriver(Protocol):
+    """A driver for which many objects at once cost less than each alone."""
+
+    def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
+        """Set these objects, or remove those whose value is None; those that were refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +80,10 @@ class Reconciler:
     def __init__(self, drivers: Iterable[Driver], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._drivers = {driver.kind: driver for driver in drivers}
         self._clock = clock
-        self._objects: Mapping[Kind, Mapping[Hashable, object]] | None = None
+        self._desired: Desired | None = None
+        self._objects: Objects | None = None
         self._failures: dict[tuple[Kind, Hashable], Failure] = {}
-        self._settled: set[Kind] = set()  # as desired, and nobody else can change them
+        self._settled: dict[Kind, Mapping[Hashable, object]] = {}  # as they are, since nobody else changes them
 
     @property
     def failures(self) -> list[Failure]:
@@ -84,9 +96,13 @@ class Reconciler:
 
     def apply(self, desired: Desired) -> Outcome:
         """Make `desired` the state in force and lead there as far as possible now."""
-        self._objects = objects(desired)
-        self._settled.clear()
+        self._objects = objects(desired, self._desired, self._objects)
+        self._desired = desired
         return self.repair()
+
+    def unsettle(self, kind: Kind) -> None:
+        """Objects of this kind are not what they were: compare them again."""
+        self._settled.pop(kind, None)
 
     def repair(self) -> Outcome:
         """Do what still separates actual from desired: failures whose pause is over, and drift."""
@@ -106,47 +122,91 @@ class Reconciler:
 
     def withdraw(self, kinds: Iterable[Kind]) -> Outcome:
         """Remove every object of `kinds`, whatever is desired: the clean stop."""
-        chosen = set(kinds)
         outcome = Outcome()
-        for operation in plan({}, {kind: self._actual(kind) for kind in Kind if kind in chosen}):
-            self._attempt(operation, outcome)
+        self._attempt(plan({}, self._listed(kinds, outcome)), outcome)
         return outcome
 
     def _pass(self) -> Outcome:
         assert self._objects is not None
         outcome = Outcome()
-        kinds = [kind for kind in Kind if kind not in self._settled]
-        operations = plan({kind: self._objects[kind] for kind in kinds}, {kind: self._actual(kind) for kind in kinds})
-        self._forget_settled(operations)
-        for operation in operations:
-            if self._in_pause(operation):
-                outcome.postponed += 1
-            else:
-                self._attempt(operation, outcome)
-        failing = {kind for kind, _ in self._failures}
-        private = {kind for kind, driver in self._drivers.items() if not driver.drifts}
-        self._settled |= private - failing
+        present: dict[Kind, Mapping[Hashable, object]] = {
+            kind: known for kind, known in self._settled.items() if known is not self._objects[kind]
+        }
+        present |= self._listed((kind for kind in Kind if kind not in self._settled), outcome)
+        operations = plan({kind: self._objects[kind] for kind in present}, present)
+        self._forget_settled(operations, kinds=present)
+        due = [operation for operation in operations if not self._in_pause(operation)]
+        outcome.postponed += len(operations) - len(due)
+        self._attempt(due, outcome)
+        self._settle()
         return outcome
+
+    def _listed(self, kinds: Iterable[Kind], outcome: Outcome) -> dict[Kind, Mapping[Hashable, object]]:
+        """What is. A kind that cannot be listed is a failure by itself, and does not keep the others waiting."""
+        found: dict[Kind, Mapping[Hashable, object]] = {}
+
+        def look_at(kind: Kind) -> None:
+            found[kind] = self._actual(kind)
+
+        for kind in sorted(kinds):
+            look = Operation(kind, LISTING, LISTING)
+            if self._in_pause(look):
+                outcome.postponed += 1
+            elif error := self._tried(partial(look_at, kind), look):
+                outcome.failed.append(self._remember(look, error))
+        return found
+
+    def _settle(self) -> None:
+        """What is as desired and can only be changed by us need not be compared until something else is desired."""
+        assert self._objects is not None
+        failing = {kind for kind, _ in self._failures}
+        self._settled = {
+            kind: self._objects[kind]
+            for kind, driver in self._drivers.items()
+            if not driver.drifts and kind not in failing
+        }
 
     def _actual(self, kind: Kind) -> Mapping[Hashable, object]:
         driver = self._drivers.get(kind)
         return {} if driver is None else driver.actual()
 
-    def _attempt(self, operation: Operation, outcome: Outcome) -> None:
+    def _attempt(self, operations: Iterable[Operation], outcome: Outcome) -> None:
+        """In their order; neighbours of a kind together where its driver gains by it."""
+        for kind, group in groupby(operations, key=lambda operation: operation.kind):
+            driver: object = self._drivers.get(kind)
+            if isinstance(driver, BulkDriver):
+                self._attempt_together(driver, list(group), outcome)
+            else:
+                for operation in group:
+                    self._note(operation, self._tried(partial(self._perform, operation), operation), outcome)
+
+    def _attempt_together(self, driver: BulkDriver, group: list[Operation], outcome: Outcome) -> None:
+        refused: dict[Hashable, TowpathError] = {}
+        wanted = {operation.key: operation.value for operation in group}
+        error = self._tried(lambda: refused.update(driver.change(wanted)), group[0])
+        for operation in group:
+            self._note(operation, error or refused.get(operation.key), outcome)
+
+    def _tried(self, work: Callable[[], None], operation: Operation) -> TowpathError | None:
+        """What came of the work, if it was not success."""
         try:
-            self._perform(operation)
+            work()
         except TowpathError as error:
-            outcome.failed.append(self._remember(operation, error))
+            return error
         except OSError as error:
-            refused = KernelError(error.strerror or str(error), where=str(operation.key))
-            outcome.failed.append(self._remember(operation, refused))
+            return KernelError(error.strerror or str(error), where=str(operation.key))
         except Exception as error:  # a fault of ours must not stop unrelated objects
             log.exception("%s failed unexpectedly", operation)
-            fault = TowpathError(f"internal error: {error!r}", where=str(operation.key), remedy="please report this")
-            outcome.failed.append(self._remember(operation, fault))
-        else:
+            return TowpathError(f"internal error: {error!r}", where=str(operation.key), remedy="please report this")
+        return None
+
+    def _note(self, operation: Operation, error: TowpathError | None, outcome: Outcome) -> None:
+        if error is not None:
+            outcome.failed.append(self._remember(operation, error))
+            return
+        if self._failures:
             self._failures.pop((operation.kind, operation.key), None)
-            outcome.done.append(operation)
+        outcome.done.append(operation)
 
     def _perform(self, operation: Operation) -> None:
         driver = self._drivers.get(operation.kind)
@@ -166,10 +226,16 @@ class Reconciler:
         return failure
 
     def _in_pause(self, operation: Operation) -> bool:
+        if not self._failures:
+            return False
         failure = self._failures.get((operation.kind, operation.key))
         return failure is not None and failure.operation == operation and self._clock() < failure.retry_at
 
-    def _forget_settled(self, operations: Iterable[Operation]) -> None:
+    def _forget_settled(self, operations: Iterable[Operation], *, kinds: Container[Kind]) -> None:
+        """Failures of these kinds that are no longer to be done are over."""
+        if not self._failures:
+            return
         open_keys = {(operation.kind, operation.key) for operation in operations}
-        for key in [key for key in self._failures if key not in open_keys]:
-            del self._failures[key]
+        for kind, key in list(self._failures):
+            if kind in kinds and (kind, key) not in open_keys:
+                del self._failures[kind, key]

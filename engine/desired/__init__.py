@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from engine.desired.compute import desired_state
+from engine.desired.compute import Recomputation, desired_state
 
-__all__ = ["desired_state"]
+__all__ = ["Recomputation", "desired_state"]

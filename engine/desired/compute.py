@@ -1,14 +1,14 @@
 """Facts in, desired state out.
 
 Owns: the order in which the parts are put together, and what each fact offers to the RIB.
-Never: does I/O, reads a clock, remembers the last result.
+Never: does I/O or reads a clock.
 Invariant: the result depends on the facts alone: neither the order nor the
 repetition of pods, peers and routes, nor anything that was before, shows in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -32,7 +32,9 @@ from engine.model import (
     HostDevice,
     Identity,
     Interface,
+    Layered,
     Peer,
+    Pod,
     PodDevice,
     Prefix,
     StaticRoute,
@@ -48,7 +50,49 @@ UNREACHABLE = Via("reject", "unreachable")
 
 def desired_state(facts: Facts, underlay: Underlay) -> Desired:
     """Everything that should be, given what the sources say and what is seen of the underlay."""
-    return _Computation(facts, underlay, local_addresses(facts.node, underlay)).desired()
+    return Recomputation()(facts, underlay)
+
+
+class Recomputation:
+    """As `desired_state`, for facts that change again and again: what no pod changes is computed once.
+
+    The results are equal to those of `desired_state`, and share what they have in common with the one before.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Facts, Underlay] | None = None
+        self._shared: _Shared | None = None
+
+    def __call__(self, facts: Facts, underlay: Underlay) -> Desired:
+        without_pods = replace(facts, pods=())
+        if self._shared is None or self._of != (without_pods, underlay):
+            computation = _Computation(facts, underlay, local_addresses(facts.node, underlay))
+            self._shared, self._of = computation.shared(), (without_pods, underlay)
+        return self._shared.with_pods(facts.pods)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What does not depend on pods, of one set of facts."""
+
+    computation: _Computation
+    mtu: int
+    routes: Mapping[Prefix, tuple[Via, ...]]
+    desired: Desired
+
+    def with_pods(self, pods: tuple[Pod, ...]) -> Desired:
+        devices = frozenset(PodDevice(replace(pod, identity=NOBODY), self.mtu) for pod in pods)
+        local = best(_pod_offers(pods, self.mtu))
+        if any(prefix in self.routes for prefix in local):  # a pod has an address that somebody else announces
+            offers = [*self.computation.offers(self.mtu), *_pod_offers(pods, self.mtu)]
+            return replace(self.computation.desired(self.mtu, best(offers)), pods=devices)
+        return replace(self.desired, pods=devices, routes=Layered(self.routes, local))
+
+
+def _pod_offers(pods: Iterable[Pod], mtu: int) -> Iterator[Offer]:
+    for pod in pods:
+        for address in pod.addresses:
+            yield Offer(host_prefix(address), Preference.LOCAL, (Via("pod", pod.name, mtu=mtu),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +103,16 @@ class _Computation:
     underlay: Underlay
     local: tuple[Interface, ...]
 
-    def desired(self) -> Desired:
-        facts = self.facts
+    def shared(self) -> _Shared:
         mtu = self.mtu()
-        routes = best(self.offers(mtu))
-        gateway4, gateway6 = gateways(facts.node)
+        desired = self.desired(mtu, best(self.offers(mtu)))
+        return _Shared(self, mtu, desired.routes, desired)
+
+    def desired(self, mtu: int, routes: dict[Prefix, tuple[Via, ...]]) -> Desired:
+        """All but the pods' devices, for these routes."""
+        gateway4, gateway6 = gateways(self.facts.node)
         return Desired(
             tunnels=frozenset(self.tunnels()),
-            pods=frozenset(PodDevice(replace(pod, identity=NOBODY), mtu) for pod in facts.pods),
             host=self.host(mtu, routes),
             routes={prefix: _one_host_port(vias) for prefix, vias in routes.items()},
             peers=self.outer_sources(),
@@ -113,13 +159,10 @@ class _Computation:
         version = max((end.version for end in self.local), default=4)
         return min(sizes, default=inner_mtu(self.underlay.mtu, facts.overlay.encapsulation, version, facts))
 
-    # -- what each fact offers -------------------------------------------------
+    # -- what each fact offers, pods aside -------------------------------------------------
     def offers(self, mtu: int) -> Iterator[Offer]:
         facts = self.facts
         peers = {peer.name: peer for peer in facts.peers}
-        for pod in facts.pods:
-            for address in pod.addresses:
-                yield Offer(host_prefix(address), Preference.LOCAL, (Via("pod", pod.name, mtu=mtu),))
         for interface in host_addresses(facts.node, facts.overlay) if facts.host.enabled else ():
             yield Offer(host_prefix(interface.ip), Preference.LOCAL, (self.to_host(mtu, transit=False),))
         for route in facts.routes:

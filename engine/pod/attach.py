@@ -46,6 +46,11 @@ class Attachment:
     namespace: Identity | None
     made: bool
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """The namespace is not what it was when the device was made in it."""
+        return identity(self.device.pod.namespace) != self.namespace
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -112,7 +117,7 @@ class PodDriver:
         if attachment is None:
             return
         pod = attachment.device.pod
-        if identity(pod.namespace) != attachment.namespace:
+        if attachment.is_elsewhere:
             log.warning("the namespace of pod %s is gone or another one", name)
             self._close(name)
             return

@@ -1,12 +1,13 @@
 """The differ: any state leads to any other, in order, and only by what differs."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.apply.delta import Kind, Operation, objects, plan
-from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, TunnelPort, Via
+from engine.model import Desired, HostDevice, KernelRoute, Layered, Pod, PodDevice, TunnelPort, Via
 
 KEYS = st.text("abc", min_size=1, max_size=2)
 WORLDS = st.dictionaries(st.sampled_from(list(Kind)), st.dictionaries(KEYS, st.integers(0, 2), max_size=4))
@@ -86,3 +87,23 @@ def test_a_route_of_the_host_device_is_an_object_of_its_own():
     assert plan(without, objects(Desired(host=DESIRED.host))) == [
         Operation(Kind.KERNEL_ROUTE, ip_network("10.1.0.0/24"), None)
     ]
+
+
+LAYERS = st.dictionaries(KEYS, st.integers(0, 2), max_size=4)
+
+
+@given(LAYERS, LAYERS, LAYERS)
+def test_two_states_that_share_a_layer_are_told_apart_by_the_other(base, top, other_top):
+    shared = {("base", key): value for key, value in base.items()}
+    desired, actual = ({Kind.ROUTE: Layered(shared, layer)} for layer in (top, other_top))
+    assert plan(desired, actual) == plan({Kind.ROUTE: shared | top}, {Kind.ROUTE: shared | other_top})
+    assert dict(desired[Kind.ROUTE]) == shared | top
+    assert len(desired[Kind.ROUTE]) == len(shared) + len(top)
+
+
+def test_objects_that_did_not_change_are_the_same_mapping():
+    before = objects(DESIRED)
+    more = replace(DESIRED, pods=frozenset())
+    assert objects(more, DESIRED, before)[Kind.KERNEL_ROUTE] is before[Kind.KERNEL_ROUTE]
+    less = replace(DESIRED, host=None)
+    assert objects(less, DESIRED, before)[Kind.KERNEL_ROUTE] == objects(less)[Kind.KERNEL_ROUTE]

@@ -1,5 +1,7 @@
 """The reconciler: failures stay, are tried again, and block nothing."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from engine.apply.delta import Kind
@@ -134,7 +136,7 @@ def test_drift_is_repaired(world):
     assert [str(operation) for operation in reconciler.repair().done] == ["set pod a"]
 
 
-def test_what_nobody_else_can_change_is_compared_only_after_a_change():
+def test_what_nobody_else_can_change_is_compared_only_with_what_was_desired():
     clock, pods = Clock(), Driver(Kind.POD, drifts=False)
     drivers = [pods, *(Driver(kind) for kind in Kind if kind is not Kind.POD)]
     reconciler = Reconciler(drivers, clock=clock)
@@ -145,7 +147,9 @@ def test_what_nobody_else_can_change_is_compared_only_after_a_change():
     assert [str(operation) for operation in reconciler.repair().done] == ["set pod b"], "a failure is still tried again"
     pods.state.clear()
     assert reconciler.repair().done == []
-    assert len(reconciler.apply(pods_named("a", "b")).done) == 2
+    assert [str(operation) for operation in reconciler.apply(pods_named("a", "b", "c")).done] == ["set pod c"]
+    reconciler.unsettle(Kind.POD)
+    assert [str(operation) for operation in reconciler.repair().done] == ["set pod a", "set pod b"]
 
 
 def test_an_error_of_ours_is_a_failure_like_any_other(world, caplog):
@@ -185,3 +189,51 @@ def test_withdraw_removes_the_chosen_kinds_whatever_is_desired(world):
     assert set(pods.state) == {"a", "b"}
     reconciler.withdraw([Kind.POD])
     assert pods.state == {}
+
+
+def test_a_kind_that_cannot_be_listed_keeps_no_other_waiting(world):
+    reconciler, pods, clock = world
+    tunnels = reconciler._drivers[Kind.TUNNEL]
+    tunnels.actual = lambda: (_ for _ in ()).throw(OSError(24, "Too many open files"))
+    outcome = reconciler.apply(pods_named("a"))
+    assert [str(failure) for failure in outcome.failed] == ["list tunnels: as they are: Too many open files"]
+    assert set(pods.state) == {"a"}
+    assert reconciler.repair().postponed == 1, "it is looked at again after a pause"
+    assert len(reconciler.failures) == 1
+    del tunnels.actual
+    tunnels.state["stale"] = 1
+    clock.now = reconciler.retry_at
+    assert [str(operation) for operation in reconciler.repair().done] == ["remove tunnel stale"]
+    assert reconciler.failures == []
+
+
+def test_neighbours_of_a_kind_are_done_together_where_the_driver_can(world):
+    _, pods, clock = world
+
+    class Bulk(Driver):
+        def change(self, wanted):
+            self.calls.append(dict(wanted))
+            refused = {key: self.refused[key] for key in wanted if key in self.refused}
+            for key, value in wanted.items():
+                if key in refused:
+                    continue
+                if value is None:
+                    del self.state[key]
+                else:
+                    self.state[key] = value
+            return refused
+
+    routes = Bulk(Kind.ROUTE, drifts=False)
+    reconciler = Reconciler([pods, routes], clock=clock)
+    one, two, three = (ip_network(f"10.{n}.0.0/16") for n in (1, 2, 3))
+    routes.refused[two] = KernelError("no")
+    outcome = reconciler.apply(Desired(routes={one: ("x",), two: ("x",)}))
+    assert routes.calls == [{one: ("x",), two: ("x",)}]
+    assert [failure.operation.key for failure in outcome.failed] == [two]
+    del routes.refused[two]
+    clock.now = reconciler.retry_at
+    reconciler.repair()
+    reconciler.apply(Desired(routes={two: ("x",), three: ("x",)}))
+    assert routes.calls[1:] == [{two: ("x",)}, {three: ("x",), one: None}]
+    routes.change = lambda wanted: 1 / 0
+    assert len(reconciler.apply(Desired(routes={one: ("x",), three: ("x",)})).failed) == 2

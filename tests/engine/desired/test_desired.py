@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.config.profile import PROFILES
-from engine.desired import desired_state
+from engine.desired import Recomputation, desired_state
 from engine.desired.addressing import OVERHEAD
 from engine.desired.overlay import vtep_mac
 from engine.desired.rib import MAX_NEXT_HOPS, Offer, Preference, best
@@ -537,6 +537,41 @@ def test_result_depends_on_the_facts_alone(expander, given_facts, seen):
     assert desired_state(expander(given_facts), seen) == expected
     turned = replace(seen, path_mtu=dict(reversed(seen.path_mtu.items())))
     assert desired_state(given_facts, turned) == expected
+
+
+@settings(CALM, max_examples=60)
+@given(steps=st.lists(st.tuples(any_facts(), any_underlay(), st.booleans()), min_size=1, max_size=4))
+def test_a_state_computed_with_the_last_one_at_hand_is_the_same(steps):
+    """Steps change everything, or pods alone."""
+    recompute = Recomputation()
+    facts_now, seen = steps[0][:2]
+    for other, other_seen, pods_alone in steps:
+        facts_now, seen = (replace(facts_now, pods=other.pods), seen) if pods_alone else (other, other_seen)
+        assert recompute(facts_now, seen) == desired_state(facts_now, seen)
+
+
+def test_a_pod_more_shares_everything_else():
+    recompute = Recomputation()
+    before = recompute(facts(), SEEN)
+    after = recompute(facts(pods=(WEB, Pod("db", "/run/netns/db", (ip_address("10.244.1.3"),)))), SEEN)
+    assert after.peers is before.peers
+    assert after.kernel_routes is before.kernel_routes
+    assert list(after.routes.beside(before.routes)) == [
+        (ip_network("10.244.1.2/32"), (Via("pod", "web", mtu=1430),)),
+        (ip_network("fd00:1::2/128"), (Via("pod", "web", mtu=1430),)),
+        (ip_network("10.244.1.3/32"), (Via("pod", "db", mtu=1430),)),
+    ]
+
+
+def test_a_pod_with_an_address_that_somebody_announces_has_it():
+    announced = replace(FAR, prefixes=(*FAR.prefixes, ip_network("10.244.1.2/32")))
+    for recompute in (desired_state, Recomputation()):
+        desired = recompute(facts(peers=(NEAR, announced)), SEEN)
+        assert only(desired, "10.244.1.2/32").kind == "pod"
+        assert ip_network("10.244.1.2/32") not in desired.host.routes
+        without = recompute(facts(peers=(NEAR, announced), pods=()), SEEN)
+        assert only(without, "10.244.1.2/32").kind == "tunnel"
+        assert ip_network("10.244.1.2/32") in without.host.routes
 
 
 @CALM

@@ -1,0 +1,114 @@
+"""Many routes into the kernel, and out of it, with few system calls.
+
+Owns: one netlink socket of the namespace of the thread that made it.
+Never: decides what to write, or looks into a route.
+Invariant: of every message sent it is known afterwards whether the kernel did
+it; where an answer was lost, `change` raises and nothing is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Sequence
+
+from engine.apply.route_message import (
+    DONE,
+    ERROR,
+    INTERRUPTED,
+    MAIN_TABLE,
+    NEW_ROUTE,
+    Found,
+    acknowledged,
+    decode,
+    error_number,
+    listing,
+    messages,
+)
+
+_AT_ONCE = 128  # messages a send: their errors fit into the smallest usual receive buffer
+_RECEIVE = 1 << 18  # bytes; the kernel fills at most 32 KiB of it
+_BUFFER = 4 << 20
+_LISTINGS = 5  # tries to list while others change
+_DEADLINE = 15.0  # seconds; the kernel answers at once or not at all
+_SOL_NETLINK, _CAP_ACK, _STRICT_CHECK = 270, 10, 12
+_SO_RCVBUFFORCE = 33
+
+
+class RouteSocket:
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_DEADLINE)
+        for option in (_CAP_ACK, _STRICT_CHECK):
+            with contextlib.suppress(OSError):  # older kernels: longer answers, and a listing to be sieved
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self.port: int = self._socket.getsockname()[0]  # which the kernel's announcements of our changes carry
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def next_sequence(self) -> int:
+        """For the next message to be built."""
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        return self._sequence
+
+    def change(self, numbered: Sequence[tuple[int, bytes]]) -> dict[int, int]:
+        """Send (sequence, message) all; sequence -> errno of those that the kernel refused."""
+        refused: dict[int, int] = {}
+        for start in range(0, len(numbered), _AT_ONCE):
+            part = numbered[start : start + _AT_ONCE]
+            last, message = part[-1]
+            self._socket.send(b"".join([*(text for _, text in part[:-1]), acknowledged(message)]))
+            self._collect(last, refused)
+        return refused
+
+    def _collect(self, last: int, refused: dict[int, int]) -> None:
+        """Read answers until that to the last message, which comes after all others."""
+        while True:
+            data = self._socket.recv(_RECEIVE)
+            for kind, _, sequence, start, end in messages(data):
+                if kind != ERROR:
+                    continue
+                number = error_number(data, start, end)
+                if number:
+                    refused[sequence] = number
+                if sequence == last:
+                    return
+
+    def routes(self, version: int, protocol: int) -> list[Found]:
+        """All routes of the main table with this protocol number, as they were at one moment."""
+        for _ in range(_LISTINGS):
+            found, interrupted = self._list(version, protocol)
+            if not interrupted:
+                return found
+        raise OSError(errno.EAGAIN, "the kernel's routes change faster than they can be listed")
+
+    def _list(self, version: int, protocol: int) -> tuple[list[Found], bool]:
+        sequence = self.next_sequence()
+        self._socket.send(listing(sequence, version, protocol))
+        found: list[Found] = []
+        interrupted = False
+        while True:
+            data = self._socket.recv(_RECEIVE)
+            for kind, flags, about, start, end in messages(data):
+                if about != sequence:
+                    continue  # of an earlier listing that was given up
+                interrupted |= bool(flags & INTERRUPTED)
+                if kind in (DONE, ERROR):
+                    _check(error_number(data, start, end))
+                    return found, interrupted
+                route = decode(data, start, end) if kind == NEW_ROUTE else None
+                if route is not None and (route.protocol, route.table) == (protocol, MAIN_TABLE):
+                    found.append(route)
+
+
+def _check(number: int) -> None:
+    """A kernel without an address family has no routes of it, which is no error."""
+    if number not in (0, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT):
+        raise OSError(number, os.strerror(number))
