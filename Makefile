@@ -152,6 +152,7 @@ sdist: $(VENV)/.created  ## build a source distribution into dist/
 clean:  ## remove what was built, keep the environment
 	@rm -rf build dist *.egg-info
 	@find fastpath tests -name '*.so' -delete
+	@rm -f engine/cni/shim/towpath-cni
 
 distclean: clean
 	@rm -rf $(VENV)

@@ -6,11 +6,16 @@ kinds never meet in one directory. "none" compiles nothing: an editable install
 of modules that stand compiled in place. FASTPATH_PROBES=1 adds the test probes of
 tests/cy, which never enter a wheel.
 
+The CNI plugin, engine/cni/shim/towpath-cni.c, is a program and not a module: it is
+linked statically where the C library allows it, since runtimes start it for every pod.
+
 Each extension carries a stamp: the kind and a digest of every .pxd and .h it
 was compiled from (fastpath/build.h holds it, fastpath/build.py reads it).
 """
 
 import os
+import shlex
+import subprocess
 import sys
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +24,7 @@ from Cython.Build import cythonize
 from Cython.Build.Dependencies import create_dependency_tree
 from numpy import get_include
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 KIND = os.environ.get("FASTPATH_BUILD", "release")
 BUILD = Path("build", KIND)
@@ -89,6 +95,33 @@ def extensions() -> list[Extension]:
     )
 
 
+SHIM = Path("engine/cni/shim/towpath-cni.c")
+SHIM_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s"]
+
+
+def build_shim(target: Path) -> None:
+    """Compile the CNI plugin, unless the one that stands there is newer than its source."""
+    if target.exists() and target.stat().st_mtime >= SHIM.stat().st_mtime:
+        return
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    aside = target.with_name(f"{target.name}.new")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    static = [*compiler, *SHIM_FLAGS, "-static", str(SHIM), "-o", str(aside)]
+    if subprocess.run(static, capture_output=True, check=False).returncode:
+        subprocess.run([word for word in static if word != "-static"], check=True)
+    aside.replace(target)
+
+
+class BuildAll(build_ext):
+    """The extensions, and the CNI plugin at its place."""
+
+    def run(self) -> None:
+        super().run()
+        root = Path() if self.inplace else Path(self.build_lib)
+        if SHIM.exists():  # a part of the sources is compiled alone, too
+            build_shim(root / SHIM.with_suffix(""))
+
+
 if __name__ == "__main__":
     if KIND == "none":
         setup()
@@ -98,4 +131,8 @@ if __name__ == "__main__":
     if KIND != "release" and {"--inplace", "-i", "editable_wheel", "bdist_wheel"} & set(sys.argv):
         sys.exit(f"FASTPATH_BUILD={KIND} is built as a tree of its own: use `make {KIND}` or `setup.py build`")
     folders = {"build_base": str(BUILD)} | ({"build_lib": str(BUILD / "tree")} if KIND != "release" else {})
-    setup(ext_modules=extensions(), options={"build": folders, "build_ext": {"parallel": JOBS}})
+    setup(
+        cmdclass={"build_ext": BuildAll},
+        ext_modules=extensions(),
+        options={"build": folders, "build_ext": {"parallel": JOBS}},
+    )

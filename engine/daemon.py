@@ -19,6 +19,9 @@ from typing import Any
 import msgspec
 
 from engine import notify, views
+from engine.cni import server as cni
+from engine.cni.spool import open_spool
+from engine.cni.verbs import Verbs
 from engine.config import Config
 from engine.control.health import HealthServer
 from engine.control.server import Handler, Server
@@ -30,6 +33,8 @@ from engine.source.file import FileSource
 from engine.version import version
 
 log = logging.getLogger(__name__)
+
+COLLECT_PAUSE = 10.0  # seconds between two looks for deletions that nobody asks for
 
 
 class Daemon:
@@ -69,12 +74,23 @@ class Daemon:
             parts.callback(health.close)
         parts.callback(node.stop)
         node.start()
+        self._listen_to_runtimes(config, parts)
         loop.watch(self._source.fileno(), READ, lambda _: self._file_changed())
         pause = notify.watchdog_pause()
         if pause is not None:
             loop.every(pause, notify.alive)
         notify.notify("READY=1", f"STATUS={self._summary()}", f"MAINPID={os.getpid()}")
         log.info("towpath %s is ready: %s", version(), self._summary())
+
+    def _listen_to_runtimes(self, config: Config, parts: ExitStack) -> None:
+        """What was asked for while no daemon ran is done before anything new is."""
+        verbs = Verbs(self._node, open_spool(Path(config.state.directory) / "cni"))
+        parts.callback(verbs.close)
+        verbs.collect()
+        verbs.forget_earlier_boot()
+        server = cni.Server(self._node.loop, Path(config.cni_socket), verbs)
+        parts.callback(server.close)
+        self._node.loop.every(COLLECT_PAUSE, verbs.collect)
 
     def _listen_to_signals(self, parts: ExitStack) -> None:
         loop = self._node.loop

@@ -94,6 +94,8 @@ class Pod:
     identity: Identity = Identity()
     ports: tuple[PortMapping, ...] = ()
     bandwidth: Bandwidth = Bandwidth()
+    routes: tuple[Prefix, ...] | None = None  # what leaves through the device; None: everything
+    namespace_id: tuple[int, int] | None = None  # device and inode of the only right namespace; None: any at the path
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Self
 from engine import views
 from engine.apply import underlay
 from engine.apply.bell import EVERYTHING, Bell, Heard
+from engine.apply.delta import Kind
+from engine.apply.links import DeviceState
 from engine.apply.plane import Openers
 from engine.apply.reconcile import Outcome
 from engine.config import Config
@@ -32,6 +36,8 @@ from engine.lockfile import LockFile
 from engine.loop import READ, Loop, Timer
 from engine.model import Address, Desired, Facts, Underlay
 from engine.observe import state
+from engine.pod.addresses import Addresses, open_addresses
+from engine.pod.residents import Attachment, Key, Residents, open_residents
 from engine.version import version
 
 if TYPE_CHECKING:
@@ -72,6 +78,8 @@ class Node:
         self._plane = plane
         self._datapath: Datapath | None = None
         self._lock: LockFile | None = None
+        self._residents: Residents | None = None
+        self._addresses: Addresses | None = None
         self._desired = Desired()
         self._underlay = Underlay()
         self._thread: threading.Thread | None = None
@@ -90,6 +98,9 @@ class Node:
         directory = Path(self.config.state.directory)
         self._lock = LockFile(directory)
         try:
+            self._residents, self._addresses = open_residents(directory), open_addresses(directory, self.config)
+            self._addresses.settle(self._residents)
+            self._residents.look(self.loop.clock())
             self._datapath = Datapath(
                 directory, workers=self.config.workers_count, openers=self._openers, plane=self._plane
             )
@@ -120,6 +131,7 @@ class Node:
             self.loop.forget(self._datapath.watch.fileno())
             self._datapath.close()
             self._datapath = None
+        self._close_journals()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -154,6 +166,71 @@ class Node:
             self.complaints.pop(about, None)
         else:
             self.complaints[about] = error
+
+    # -- pods that a runtime attaches -------------------------------------------
+    @property
+    def residents(self) -> Residents:
+        if self._residents is None:
+            raise TowpathError("the node does not run", remedy="start it first")
+        return self._residents
+
+    @property
+    def addresses(self) -> Addresses:
+        if self._addresses is None:
+            raise TowpathError("the node does not run", remedy="start it first")
+        return self._addresses
+
+    def attach(self, attachment: Attachment) -> int:
+        """Make the pod's device now and keep it until `detach`; its MTU. TowpathError: nothing is left of it."""
+        return self.loop.call(lambda: self._attach(attachment))
+
+    def detach(self, keys: Iterable[Key]) -> list[Attachment]:
+        """Remove the devices and forget the attachments; those that there were."""
+        return self.loop.call(lambda: self._detach(list(keys)))
+
+    def pod_device(self, name: str) -> DeviceState | None:
+        """How the pod's device is; None: gone. KernelError when the pod is not attached."""
+        return self.loop.call(lambda: self._running.pods.look(name))
+
+    def _attach(self, attachment: Attachment) -> int:
+        self.residents.put(attachment)
+        try:
+            self._settle_pods()
+            error = self._running.reconciler.failure_of(Kind.POD, attachment.pod)
+            if error is not None:
+                raise error
+        except BaseException:
+            self._detach([attachment.key])
+            raise
+        return self._running.pods.attachments[attachment.pod].device.mtu
+
+    def _detach(self, keys: list[Key]) -> list[Attachment]:
+        found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]
+        for attachment in found:
+            self.residents.discard(attachment.key)
+        if found:
+            self._settle_pods()
+        return found
+
+    def _settle_pods(self) -> None:
+        """As `_enforce`, when only the pods are others."""
+        desired = self._recompute(self._facts(self.config), self._underlay)
+        logged(self._running.apply(desired))
+        self._desired = desired
+        self._arm_retry()
+
+    def _facts(self, config: Config) -> Facts:
+        """What the file says, and the pods that runtimes attached."""
+        facts = config.facts()
+        residents = self._residents.pods() if self._residents is not None else ()
+        return replace(facts, pods=(*facts.pods, *residents)) if residents else facts
+
+    def _close_journals(self) -> None:
+        if self._residents is not None:
+            self._residents.close()
+        if self._addresses is not None:
+            self._addresses.close()
+        self._residents = self._addresses = None
 
     # -- views ---------------------------------------------------------------
     def version(self) -> views.Version:
@@ -215,7 +292,8 @@ class Node:
         return self._datapath
 
     def _enforce(self, config: Config) -> Outcome:
-        facts = config.facts()
+        self.addresses.configure(config)
+        facts = self._facts(config)
         seen = underlay.look(facts, config.node.interface)
         self._check_underlay(facts, seen)
         desired = self._recompute(facts, seen)
@@ -248,7 +326,7 @@ class Node:
     def _say_what_needs_a_restart(self, config: Config) -> None:
         changed = [
             section
-            for section in ("workers", "control", "state", "health")
+            for section in ("workers", "control", "cni", "state", "health")
             if getattr(config, section) != getattr(self.config, section)
         ]
         error = None
@@ -261,6 +339,7 @@ class Node:
         if self._datapath is not None:
             self._datapath.abandon()
             self._datapath = None
+        self._close_journals()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -293,6 +372,8 @@ class Node:
 
     def _check(self) -> None:
         """What nobody announces."""
+        if self._residents is not None and self._residents.look(self.loop.clock()):
+            self._settle_pods()
         if self._datapath is not None and (names := self._datapath.doubtful_pods()):
             self._datapath.audit_pods(names)
             self._arm_retry()
@@ -344,7 +425,7 @@ class Node:
 
     def _look_at_underlay(self) -> None:
         """Take up a new path MTU or address; the difference to the state in force is all that is touched."""
-        facts = self.config.facts()
+        facts = self._facts(self.config)
         try:
             if underlay.look(facts, self.config.node.interface) != self._underlay:
                 self._enforce(self.config)

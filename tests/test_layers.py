@@ -38,6 +38,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"pod", "control", "observe", "policy"},
         {"datapath"},
         {"node"},
+        {"cni"},
         {"daemon", "policy"},
         {"lab", ""},
         {"cli"},

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "*.so", "*.c", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info"
+    ".git", ".venv", "build", "dist", "*.so", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info"
 )
 NO_INDEX = ("Could not find a version", "No matching distribution", "Connection", "Temporary failure")
 
@@ -50,6 +50,8 @@ def test_the_wheel_holds_every_module_and_no_probe(wheel):
             assert str(source.relative_to(ROOT)) in names
     assert not [name for name in names if name.startswith(("tests", "bench", "tools")) or name.endswith(".c")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    shim = zipfile.ZipFile(wheel).getinfo("engine/cni/shim/towpath-cni")
+    assert shim.external_attr >> 16 & 0o111, "the CNI plugin can be run"
 
 
 def test_the_wheel_can_be_used(wheel, tmp_path):
@@ -70,6 +72,6 @@ def test_the_source_distribution_holds_all_that_a_build_needs(checkout):
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     wanted = {p for p in (ROOT / "fastpath").rglob("*") if p.suffix in {".pyx", ".pxd", ".pyi", ".h", ".py"}}
-    wanted |= {ROOT / name for name in ("setup.py", "pyproject.toml", "Makefile", "LICENSE", "tests/conftest.py")}
+    wanted |= {ROOT / name for name in ("setup.py", "pyproject.toml", "Makefile", "LICENSE", "tests/conftest.py", "engine/cni/shim/towpath-cni.c")}
     assert {str(path.relative_to(ROOT)) for path in wanted} - names == set()
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

@@ -14,13 +14,13 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.apply.refusal import refusal
 from engine.errors import KernelError
-from engine.model import Interface
+from engine.model import Interface, Prefix
 
 ALIAS_PREFIX = "towpath:"
 ROUTE_PROTOCOL = 116  # marks the kernel routes that are ours; unused by iproute2's registry
@@ -30,18 +30,19 @@ GSO_MAX_SIZE = 60_000  # bytes: one read then fits one UDP_SEGMENT send, headers
 _SCOPE_LINK = 253
 _NO_DUPLICATE_DETECTION = 0x02
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_UNSPECIFIED = {4: "0.0.0.0", 6: "::"}
 _SYSCTLS_6 = {"accept_ra": "0", "autoconf": "0", "addr_gen_mode": "1", "router_solicitations": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
-    """How a device should be. `default_routes`: everything leaves through it (a pod's)."""
+    """How a device should be. `routes`: what leaves through it, in a pod's namespace; None: it is the host's."""
 
     name: str
     alias: str
     mtu: int
     addresses: tuple[Interface, ...]
-    default_routes: bool
+    routes: tuple[Prefix, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class DeviceState:
     queue_length: int
     gso_max_size: int
     addresses: frozenset[Interface]
-    default_routes: frozenset[int]  # IP versions
+    routes: frozenset[Prefix]  # through it, in the main table
+    our_routes: frozenset[Prefix]  # those that carry our mark
 
     @property
     def is_ours(self) -> bool:
@@ -95,6 +97,7 @@ def read(ip: Netlink, name: str) -> DeviceState | None:
         return None
     link = next(iter(ip.get_links(indices[0])))
     info = link.get_attr("IFLA_LINKINFO")
+    through = dict(_routes(ip, indices[0]))
     return DeviceState(
         index=indices[0],
         kind=str(info.get_attr("IFLA_INFO_KIND")) if info else "",
@@ -104,7 +107,8 @@ def read(ip: Netlink, name: str) -> DeviceState | None:
         queue_length=link.get_attr("IFLA_TXQLEN"),
         gso_max_size=link.get_attr("IFLA_GSO_MAX_SIZE") or 0,
         addresses=frozenset(_addresses(ip, indices[0])),
-        default_routes=frozenset(_default_routes(ip, indices[0])),
+        routes=frozenset(through),
+        our_routes=frozenset(prefix for prefix, protocol in through.items() if protocol == ROUTE_PROTOCOL),
     )
 
 
@@ -132,7 +136,7 @@ def configure(ip: Netlink, wanted: DeviceSettings, *, where: str) -> bool:
     try:
         changed = _configure_link(ip, state, wanted)
         changed |= _configure_addresses(ip, state, wanted)
-        changed |= _configure_default_routes(ip, state, wanted)
+        changed |= _configure_routes(ip, state, wanted)
     except Exception as error:
         if isinstance(error, KernelError):
             raise
@@ -147,7 +151,8 @@ def matches(state: DeviceState, wanted: DeviceSettings) -> bool:
         and state.mtu == wanted.mtu
         and state.up
         and state.addresses == frozenset(wanted.addresses)
-        and state.default_routes >= _default_versions(wanted)
+        and state.routes >= frozenset(wanted.routes or ())
+        and (wanted.routes is None or state.our_routes <= frozenset(wanted.routes))
     )
 
 
@@ -192,17 +197,25 @@ def _configure_addresses(ip: Netlink, state: DeviceState, wanted: DeviceSettings
     return bool(missing or stale)
 
 
-def _configure_default_routes(ip: Netlink, state: DeviceState, wanted: DeviceSettings) -> bool:
+def _configure_routes(ip: Netlink, state: DeviceState, wanted: DeviceSettings) -> bool:
+    """Set what is missing and remove what is ours and stale. Routes of others through the device stay."""
+    if wanted.routes is None:
+        return False
     # An address that was removed may have taken a route with it: read again.
-    missing = _default_versions(wanted) - frozenset(_default_routes(ip, state.index))
-    for version in missing:
-        scope = {"scope": _SCOPE_LINK} if version == 4 else {}
-        ip.route("replace", dst="default", family=_FAMILIES[version], oif=state.index, proto=ROUTE_PROTOCOL, **scope)
-    return bool(missing)
+    present = dict(_routes(ip, state.index))
+    missing = [prefix for prefix in wanted.routes if prefix not in present]
+    for prefix in missing:
+        ip.route("replace", **_route(prefix, state.index))
+    stale = [p for p, protocol in present.items() if protocol == ROUTE_PROTOCOL and p not in wanted.routes]
+    for prefix in stale:
+        ip.route("del", **_route(prefix, state.index))
+    return bool(missing or stale)
 
 
-def _default_versions(wanted: DeviceSettings) -> frozenset[int]:
-    return frozenset(address.version for address in wanted.addresses) if wanted.default_routes else frozenset()
+def _route(prefix: Prefix, index: int) -> dict[str, Any]:
+    scope = {"scope": _SCOPE_LINK} if prefix.version == 4 else {}
+    destination = str(prefix) if prefix.prefixlen else "default"
+    return {"dst": destination, "family": _FAMILIES[prefix.version], "oif": index, "proto": ROUTE_PROTOCOL, **scope}
 
 
 def _addresses(ip: Netlink, index: int) -> Iterator[Interface]:
@@ -213,11 +226,13 @@ def _addresses(ip: Netlink, index: int) -> Iterator[Interface]:
             yield interface
 
 
-def _default_routes(ip: Netlink, index: int) -> Iterator[int]:
+def _routes(ip: Netlink, index: int) -> Iterator[tuple[Prefix, int]]:
+    """The routes of the main table through the device, and who made each."""
     for version, family in _FAMILIES.items():
         for message in ip.get_routes(family=family, oif=index, table=254):
-            if message["dst_len"] == 0 and message.get_attr("RTA_OIF") == index:
-                yield version
+            if message.get_attr("RTA_OIF") == index:
+                destination = message.get_attr("RTA_DST") or _UNSPECIFIED[version]
+                yield ip_network(f"{destination}/{message['dst_len']}"), message["proto"]
 
 
 def _write_sysctls(wanted: DeviceSettings) -> None:
@@ -226,7 +241,7 @@ def _write_sysctls(wanted: DeviceSettings) -> None:
     if any(address.version == 6 for address in wanted.addresses):
         values["disable_ipv6"] = "0"
     _write(Path("/proc/sys/net/ipv6/conf") / wanted.name, values)
-    if not wanted.default_routes:
+    if wanted.routes is None:
         # The node's ICMP errors enter the host here, from the gateway's address, which is also the host's own:
         # without this the kernel takes them for forged.
         _write(Path("/proc/sys/net/ipv4/conf") / wanted.name, {"accept_local": "1"})

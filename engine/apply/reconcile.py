@@ -116,6 +116,11 @@ class Reconciler:
             return Outcome([*outcome.done, *second.done], second.failed, second.postponed)
         return outcome
 
+    def failure_of(self, kind: Kind, key: Hashable) -> TowpathError | None:
+        """Why the object is not as desired; None when it is, as far as is known."""
+        failure = self._failures.get((kind, key))
+        return failure.error if failure else None
+
     def end_pauses(self) -> None:
         """Let the next pass try everything again at once."""
         self._failures.clear()

@@ -46,6 +46,7 @@ def _derived(config: Config) -> dict[str, tuple[Any, str]]:
         "network.mac": (None, "the node's name"),
         "network.mac6": (None, "the node's name"),
         "node.interface": (None, "node.underlay" if config.node.underlay else "the default route"),
+        "cni.socket": (config.cni_socket, "control.socket"),
         "workers.count": (config.workers_count, "workers.cpus" if config.workers.cpus else "default"),
     }
     for name, gateway in config.gateways.items():

@@ -36,7 +36,7 @@ _LOOPBACKS: tuple[Prefix, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/1
 def all_rules(config: Config, report: Report) -> tuple[Callable[[], None], ...]:
     rules = (
         *(node, network, families, peers, peer_encapsulations, peer_underlays, prefixes, underlays_outside),
-        *(pods, pod_addresses, pod_ports, routes, next_hops, bare, workers, paths),
+        *(pods, pod_addresses, pod_ports, routes, next_hops, bare, workers, ipam, paths),
     )
     return tuple(partial(rule, config, report) for rule in rules)
 
@@ -338,11 +338,28 @@ def workers(config: Config, report: Report) -> None:
         report.add(path, what, "name one CPU for each worker, or leave workers.count out")
 
 
+def ipam(config: Config, report: Report) -> None:
+    """Pools are disjoint parts of the node's prefixes: only there does the network look for its pods."""
+    pools = config.ipam.pools
+    for index, pool in enumerate(pools):
+        path: Path = ("ipam", "pools", index)
+        if not any(within(pool, prefix) for prefix in config.node.prefixes):
+            known = ", ".join(map(str, config.node.prefixes))
+            report.add(path, f"{quote(str(pool))} lies in no prefix of this node", f"node.prefixes has {known}")
+        for other in pools[:index]:
+            if overlaps(pool, other):
+                report.add(path, f"{quote(str(pool))} overlaps {other}", "keep one of them")
+
+
 def paths(config: Config, report: Report) -> None:
-    size = len(config.control.socket.encode())
-    if size > LONGEST_SOCKET_PATH:
-        what = f"is {size} bytes long, too long for the path of a socket"
-        report.add(("control", "socket"), what, f"choose a path of at most {LONGEST_SOCKET_PATH} bytes")
+    """A path that was not set follows from the control socket's."""
+    for section, path in (("control", config.control.socket), ("cni", config.cni.socket or "")):
+        size = len(path.encode())
+        if size > LONGEST_SOCKET_PATH:
+            what = f"is {size} bytes long, too long for the path of a socket"
+            report.add((section, "socket"), what, f"choose a path of at most {LONGEST_SOCKET_PATH} bytes")
+    if config.cni.socket == config.control.socket:
+        report.add(("cni", "socket"), "is the control socket", "give it a path of its own")
 
 
 # -- shared --------------------------------------------------------------------

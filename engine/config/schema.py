@@ -7,6 +7,7 @@ Invariant: a key exists in the file exactly when it is a field here.
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Literal
 
@@ -203,6 +204,33 @@ class HostSection(Section, frozen=True, kw_only=True):
     name: Annotated[DeviceName, Meta(description="Its device.")] = DeviceName("towpath0")
 
 
+class IpamSection(Section, frozen=True, kw_only=True):
+    """Which addresses pods get that a container runtime attaches."""
+
+    pools: Annotated[
+        tuple[Prefix, ...], Meta(description="Parts of the node's prefixes to take them from; all of them when absent.")
+    ] = ()
+    reserved: Annotated[tuple[Prefix, ...], Meta(description="Ranges that are never given to a pod unasked.")] = ()
+    cooldown: Annotated[
+        int, Meta(ge=0, le=86400, description="Seconds before an address that was given back is given again.")
+    ] = 10
+    block4: Annotated[
+        int, Meta(ge=24, le=32, description="Prefix length of the blocks in which IPv4 addresses are managed.")
+    ] = 26
+    block6: Annotated[
+        int, Meta(ge=120, le=128, description="Prefix length of the blocks in which IPv6 addresses are managed.")
+    ] = 122
+
+
+class CniSection(Section, frozen=True, kw_only=True):
+    """How container runtimes reach the daemon."""
+
+    socket: Annotated[
+        FilePath | None,
+        Meta(description="Where the CNI plugin finds the daemon; cni.sock beside the control socket when absent."),
+    ] = None
+
+
 class WorkersSection(Section, frozen=True, kw_only=True):
     """The threads that forward."""
 
@@ -248,6 +276,10 @@ class Config(Section, frozen=True, kw_only=True):
     node: Annotated[NodeSection, Meta(description="This node.")]
     network: Annotated[NetworkSection, Meta(description="How packets travel between the nodes.")] = NetworkSection()
     host: Annotated[HostSection, Meta(description="The host's own port.")] = HostSection()
+    ipam: Annotated[IpamSection, Meta(description="Which addresses pods get that a container runtime attaches.")] = (
+        IpamSection()
+    )
+    cni: Annotated[CniSection, Meta(description="How container runtimes reach the daemon.")] = CniSection()
     workers: Annotated[WorkersSection, Meta(description="The threads that forward.")] = WorkersSection()
     control: Annotated[ControlSection, Meta(description="The control socket.")] = ControlSection()
     state: Annotated[StateSection, Meta(description="What outlives the daemon.")] = StateSection()
@@ -275,6 +307,10 @@ class Config(Section, frozen=True, kw_only=True):
     @property
     def workers_count(self) -> int:
         return self.workers.count or len(self.workers.cpus) or 1
+
+    @property
+    def cni_socket(self) -> str:
+        return self.cni.socket or os.path.join(os.path.dirname(self.control.socket), "cni.sock")
 
     def facts(self) -> Facts:
         """What the file says about the network, in the words that every source uses."""

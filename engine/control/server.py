@@ -229,7 +229,7 @@ class _Client:
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:
-    _remove_dead_socket(path)
+    remove_dead_socket(path, socket.SOCK_STREAM)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)  # nobody else between bind and chmod
     try:
@@ -248,16 +248,14 @@ def _listen(path: Path, group: int | None) -> socket.socket:
     return listening
 
 
-def _remove_dead_socket(path: Path) -> None:
-    """Unlink a socket nobody listens on; refuse to take one that is alive, or a file that is no socket."""
+def remove_dead_socket(path: Path, kind: socket.SocketKind) -> None:
+    """Unlink a socket of this kind nobody listens on; refuse to take one that is alive, or a file that is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise KernelError(
-                "it is not a socket", where=str(path), remedy="choose another path for the control socket"
-            )
+            raise KernelError("it is not a socket", where=str(path), remedy="choose another path for the socket")
     except OSError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC) as probe:
         probe.setblocking(False)
         try:
             probe.connect(str(path))

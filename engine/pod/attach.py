@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from typing import cast
 
 from engine.apply.delta import Kind
@@ -30,11 +30,13 @@ from engine.apply.links import (
 from engine.apply.plane import Forwarding, LocalPort, OpenTun
 from engine.apply.refusal import refusal
 from engine.errors import KernelError, TowpathError
-from engine.model import PodDevice
+from engine.model import Pod, PodDevice, Prefix
 from engine.pod.namespace import Identity, identity, run_inside
 from engine.pod.record import Entry, Record
 
 log = logging.getLogger(__name__)
+
+_EVERYTHING: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 @dataclass(slots=True)
@@ -111,6 +113,16 @@ class PodDriver:
         if name in self.attachments:
             self._close(name)
 
+    def look(self, name: str) -> DeviceState | None:
+        """How the pod's device is; None: gone. KernelError when the pod is not attached."""
+        attachment = self.attachments.get(name)
+        if attachment is None:
+            raise KernelError("is not attached", where=f"pod {name}", remedy="see towpath status")
+        pod = attachment.device.pod
+        if identity(pod.namespace) != attachment.namespace:
+            return None
+        return run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {name}")
+
     def audit(self, name: str) -> None:
         """Compare one pod's device with what it should be; what differs is closed or repaired by the next pass."""
         attachment = self.attachments.get(name)
@@ -138,6 +150,9 @@ class PodDriver:
         settings = settings_of(wanted)
         where = f"pod {pod.name}"
         seen = identity(pod.namespace)
+        if pod.namespace_id not in (None, seen):
+            what = f"network namespace {pod.namespace} is gone" + (", and another took its place" if seen else "")
+            raise KernelError(what, where=where, remedy="its runtime removes the pod, or made it anew")
         self._record.add(Entry(pod.name, pod.namespace, pod.interface))
         try:
             port, made = run_inside(pod.namespace, lambda: self._open(wanted, settings), where=where)
@@ -209,8 +224,16 @@ def settings_of(device: PodDevice) -> DeviceSettings:
         alias=f"{ALIAS_PREFIX}{device.pod.name}",
         mtu=device.mtu,
         addresses=tuple(ip_interface(address) for address in device.pod.addresses),
-        default_routes=True,
+        routes=routes_of(device.pod),
     )
+
+
+def routes_of(pod: Pod) -> tuple[Prefix, ...]:
+    """What leaves through the pod's device: everything in each family of its addresses, unless told otherwise."""
+    versions = {address.version for address in pod.addresses}
+    if pod.routes is None:
+        return tuple(_EVERYTHING[version] for version in sorted(versions))
+    return tuple(prefix for prefix in pod.routes if prefix.version in versions)
 
 
 def _configure_pod(settings: DeviceSettings) -> None:

@@ -110,7 +110,7 @@ class HostDriver:
 
 
 def settings_of(device: HostDevice) -> DeviceSettings:
-    return DeviceSettings(device.name, _ALIAS, device.mtu, device.addresses, default_routes=False)
+    return DeviceSettings(device.name, _ALIAS, device.mtu, device.addresses, routes=None)
 
 
 def _where(device: HostDevice) -> str:

@@ -1,0 +1,184 @@
+"""The socket on which the shim hands calls over.
+
+Owns: the listening socket, its clients, their deadlines, and who may call.
+Never: blocks, or reads more than one bounded message from a client before it
+has answered.
+Invariant: every call gets one answer or finds the connection closed, and every
+ADD is told whether its answer arrived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+
+from engine.cni.answer import NEWEST, CniError, Code, Reply, failure
+from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, unpack
+from engine.cni.configuration import version_of
+from engine.cni.verbs import Ended, Verbs
+from engine.control.server import remove_dead_socket
+from engine.errors import KernelError
+from engine.loop import READ, Loop, Timer
+
+log = logging.getLogger(__name__)
+
+CLIENTS_LIMIT = 512
+REQUEST_DEADLINE = 5.0  # seconds from the connection to the call
+ANSWER_DEADLINE = 120.0  # seconds for the call and for its acknowledgement; the shim gives up before
+_BACKLOG = 512
+_ACCEPTED_AT_ONCE = 32
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
+
+
+class Server:
+    """Root and our own user may call: a call can name programs that the daemon runs."""
+
+    def __init__(self, loop: Loop, path: Path, verbs: Verbs) -> None:
+        self.verbs = verbs
+        self._loop = loop
+        self._path = path
+        self._clients: set[_Client] = set()
+        self._socket = _listen(path)
+        self._inode = os.stat(path).st_ino
+        loop.watch(self._socket.fileno(), READ, self._accept)
+
+    def close(self) -> None:
+        for client in list(self._clients):
+            client.close()
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            if os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+
+    def forget(self, client: _Client) -> None:
+        self._clients.discard(client)
+
+    def _accept(self, events: int) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._pause_accepting()
+                return
+            connection.setblocking(False)
+            if len(self._clients) >= CLIENTS_LIMIT:
+                _refuse(connection, CniError(Code.TRY_AGAIN_LATER, "too many calls at once"))
+            elif not _permits(connection):
+                _refuse(connection, CniError(Code.FAILED, "not permitted", "run the plugin as root"))
+            else:
+                self._clients.add(_Client(self, self._loop, connection))
+
+    def _pause_accepting(self) -> None:
+        """Out of descriptors: a listening socket that stays ready would turn the loop for nothing."""
+        file = self._socket.fileno()
+        self._loop.forget(file)
+        self._loop.after(
+            1.0, lambda: self._loop.watch(file, READ, self._accept) if self._socket.fileno() >= 0 else None
+        )
+
+
+class _Client:
+    """One call: a message in, a message out, and for an ADD an acknowledgement in."""
+
+    def __init__(self, server: Server, loop: Loop, connection: socket.socket) -> None:
+        self._server = server
+        self._loop = loop
+        self._connection = connection
+        self._ended: Ended | None = None
+        self._answered = False
+        self._called = False
+        self._deadline: Timer = loop.after(REQUEST_DEADLINE, self.close)
+        loop.watch(connection.fileno(), READ, self._ready)
+
+    def close(self) -> None:
+        if self._connection.fileno() >= 0:
+            self._deadline.cancel()
+            self._loop.forget(self._connection.fileno())
+            self._connection.close()
+            self._server.forget(self)
+            self._end(acknowledged=False)
+
+    def _ready(self, events: int) -> None:
+        try:
+            message = self._connection.recv(MESSAGE_LIMIT + 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self.close()
+        elif self._called:
+            self._end(acknowledged=self._answered and message == ACKNOWLEDGED)
+            self.close()
+        else:
+            self._called = True
+            self._call(message)
+
+    def _call(self, message: bytes) -> None:
+        self._deadline.cancel()
+        self._deadline = self._loop.after(ANSWER_DEADLINE, self.close)
+        try:
+            if len(message) > MESSAGE_LIMIT:
+                raise CniError(Code.IO_FAILURE, f"the call has more than {MESSAGE_LIMIT} bytes")
+            call = unpack(message)
+        except CniError as error:
+            text = message.partition(b"\0\0")[2]
+            self._answer(failure(error, version_of(text)), None)
+            return
+        self._server.verbs.serve(call, self._answer)
+
+    def _answer(self, reply: Reply, ended: Ended | None) -> None:
+        self._ended, self._answered = ended, True
+        try:
+            if self._connection.fileno() < 0:
+                raise OSError(errno.EPIPE, "the caller is gone")
+            self._connection.send(b"%d\n" % reply.status + reply.body)
+        except OSError:
+            self._end(acknowledged=False)
+            self.close()
+            return
+        if ended is None:
+            self.close()
+
+    def _end(self, *, acknowledged: bool) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(acknowledged)
+
+
+def _permits(peer: socket.socket) -> bool:
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(raw)[1] in (0, os.geteuid())
+
+
+def _refuse(connection: socket.socket, error: CniError) -> None:
+    with contextlib.suppress(OSError), connection:
+        reply = failure(error, NEWEST)
+        connection.send(b"%d\n" % reply.status + reply.body)
+
+
+def _listen(path: Path) -> socket.socket:
+    remove_dead_socket(path, socket.SOCK_SEQPACKET)
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    listening = socket.socket(socket.AF_UNIX, kind)
+    before = os.umask(0o177)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listening.bind(str(path))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        what = f"cannot listen for the CNI plugin: {error.strerror or error}"
+        raise KernelError(what, where=str(path), remedy="choose another cni.socket, or run as root") from error
+    finally:
+        os.umask(before)
+    return listening

@@ -1,0 +1,80 @@
+"""Deletions that were asked for while no daemon answered: the shim writes each into a file, the daemon carries it out.
+
+Owns: the folder, the names in it, and the bounds.
+Never: follows a link, or believes a file's name.
+Invariant: a file is removed only after its deletion was done; doing one twice is harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.cni.answer import CniError
+from engine.cni.call import MESSAGE_LIMIT, Call, unpack
+
+log = logging.getLogger(__name__)
+
+FILES_LIMIT = 4096  # as in the shim
+_SUFFIX = ".del"
+
+
+def open_spool(folder: Path) -> Path:
+    """Make the folder, closed to everybody else."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def name_of(container: str, interface: str) -> str:
+    return f"{container}@{interface}{_SUFFIX}"
+
+
+def pending(folder: Path) -> list[Path]:
+    """The files in the order in which they were written."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries if _is_ours(entry)
+            ]
+    except OSError:
+        return []
+    return [Path(path) for _, path in sorted(found)[:FILES_LIMIT]]
+
+
+def carry_out(folder: Path, delete: Callable[[Call], None], files: list[Path] | None = None) -> int:
+    """Do every deletion that waits, or those of `files`; one that fails stays. How many were done."""
+    done = 0
+    for path in pending(folder) if files is None else files:
+        call = _read(path)
+        if call is not None:
+            try:
+                delete(call)
+            except CniError as error:
+                log.warning("deletion %s fails, and is tried again: %s", path.name, error)
+                continue
+            done += 1
+        path.unlink(missing_ok=True)
+    return done
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)
+
+
+def _read(path: Path) -> Call | None:
+    """The call in the file; None when there is none, or what it holds is no deletion."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            call = unpack(stream.read(MESSAGE_LIMIT + 1))
+    except FileNotFoundError:
+        return None
+    except (OSError, CniError, ValueError) as error:
+        log.warning("ignoring %s: %s", path, error)
+        return None
+    return call if call.verb == "DEL" else None

@@ -1,0 +1,424 @@
+"""What each CNI verb does on this node.
+
+Owns: the order of the steps of a verb, and what is undone when one fails.
+Never: speaks to a socket, and never waits in the node's loop for a program.
+Invariant: calls for one interface of one container are done one after the
+other; an ADD whose answer the runtime did not get leaves nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from engine.cni import delegate, planning, sandbox, spool
+from engine.cni.answer import CniError, Code, Reply, Result, failure, nothing, success, versions
+from engine.cni.call import Call, arguments_of
+from engine.cni.checking import check_device, check_previous
+from engine.cni.configuration import OURS, Configuration, asked_version, read, version_of
+from engine.errors import TowpathError
+from engine.node import Node
+from engine.pod.attach import routes_of
+from engine.pod.ipam.allocator import NoAddressError, TakenError
+from engine.pod.namespace import identity
+from engine.pod.residents import Attachment, Key
+
+log = logging.getLogger(__name__)
+
+GRACE = 60.0  # seconds for a runtime to delete a container whose namespace is gone, before we do
+_THREADS = 16  # delegated plugins at once
+
+T = TypeVar("T")
+Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
+Answer = Callable[[Reply, Ended | None], None]
+Lane = tuple[str, str]  # container, interface
+
+
+class Verbs:
+    """`spool_folder` holds the deletions that were asked for while no daemon answered."""
+
+    def __init__(self, node: Node, spool_folder: Path) -> None:
+        self._node = node
+        self._spool = spool_folder
+        self._lanes: dict[Lane, deque[Callable[[], None]]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-ipam")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def serve(self, call: Call, answer: Answer) -> None:
+        """Answer `call`, now or later, exactly once."""
+        if call.verb in {"ADD", "DEL", "CHECK"}:
+            self._in_lane(call, lambda done: self._begin(call, answer, done))
+        else:
+            self._begin(call, answer, lambda: None)
+
+    def collect(self) -> None:
+        """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
+        spool.carry_out(self._spool, self.delete_quietly)
+        for attachment in self._node.residents.gone_before(self._node.loop.clock() - GRACE):
+            log.warning("removing pod %s, whose namespace is gone", attachment.pod)
+            self._forget([attachment], _ignored)
+
+    def forget_earlier_boot(self) -> None:
+        """Tell delegated plugins of the attachments that ended with the last boot."""
+        forgotten = [attachment for attachment in self._node.residents.forgotten if attachment.ipam]
+        self._take_back(forgotten, _ignored)
+
+    def delete_quietly(self, call: Call) -> None:
+        """A deletion that nobody waits for."""
+        configuration = read(call.input, {}, strict=False)
+        self._delete(call, configuration, _unheard, lambda: None)
+
+    # -- one call at a time for an interface --------------------------------------
+    def _in_lane(self, call: Call, start: Callable[[Callable[[], None]], None]) -> None:
+        lane = call.container, call.interface
+        waiting = self._lanes.get(lane)
+
+        def done() -> None:
+            queue = self._lanes[lane]
+            if queue:
+                self._node.loop.call_soon(queue.popleft())
+            else:
+                del self._lanes[lane]
+
+        if waiting is None:
+            self._lanes[lane] = deque()
+            start(done)
+        else:
+            waiting.append(lambda: start(done))
+
+    def _begin(self, call: Call, answer: Answer, done: Callable[[], None]) -> None:
+        """Run the verb; `done` when nothing of it is under way any more."""
+        try:
+            arguments = arguments_of(call.arguments)
+            if call.verb == "VERSION":
+                answer(versions(asked_version(call.input)), None)
+                done()
+                return
+            configuration = read(call.input, arguments, strict=call.verb not in {"DEL", "GC"})
+            verb = {"ADD": self._add, "DEL": self._delete, "CHECK": self._check}.get(call.verb)
+            verb = verb or {"GC": self._collect_garbage, "STATUS": self._status}[call.verb]
+            verb(call, configuration, answer, done)
+        except (CniError, TowpathError) as error:
+            self._fail(call, error, answer, done)
+        except Exception as error:
+            log.exception("%s of container %s failed", call.verb, call.container)
+            self._fail(call, CniError(Code.FAILED, "internal error", repr(error)), answer, done)
+
+    def _fail(self, call: Call, error: Exception, answer: Answer, done: Callable[[], None]) -> None:
+        told = as_cni_error(error)
+        log.warning("%s of container %s refused: %s", call.verb, call.container or "-", told)
+        answer(failure(told, version_of(call.input)), None)
+        done()
+
+    def _aside(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        """`work()` in a thread, then `then` or `failed` in the loop."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+                problem = error
+                self._node.loop.call_soon(lambda: failed(problem))
+            else:
+                self._node.loop.call_soon(lambda: then(result))
+
+        self._threads.submit(run)
+
+    # -- ADD --------------------------------------------------------------------
+    def _add(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+        if configuration.previous is not None:
+            what = "towpath makes the interface, so it must be the first plugin of the list"
+            raise CniError(Code.INVALID_CONFIGURATION, what, "move the others behind it")
+        file = self._spool / spool.name_of(call.container, call.interface)
+        spool.carry_out(self._spool, self.delete_quietly, [file])
+        self._make_way(call)
+        seen = sandbox.look(call.namespace)
+        if call.interface in seen.devices:
+            what = f"interface {call.interface} exists in the container already"
+            raise CniError(Code.INTERFACE_EXISTS, what, call.namespace)
+
+        def failed(error: Exception) -> None:
+            self._fail(call, error, answer, done)
+
+        def attach(given: delegate.Delegated) -> None:
+            try:
+                reply, attachment = self._attach(call, configuration, seen, given)
+            except Exception as error:  # noqa: BLE001 - the addresses go back, whatever it was
+                problem = error
+                self._take_back_addresses(call, configuration, given, lambda: failed(problem))
+                return
+            answer(reply, lambda acknowledged: self._ended(attachment, done, acknowledged=acknowledged))
+
+        if configuration.ipam == OURS:
+            attach(self._assign(call, configuration))
+        else:
+            self._aside(lambda: delegate.add(configuration.ipam, call), attach, failed)
+
+    def _make_way(self, call: Call) -> None:
+        """An attachment of this interface that was never confirmed, or whose namespace is gone, is taken back."""
+        earlier = self._node.residents.of_interface(call.container, call.interface)
+        if earlier is None:
+            return
+        if earlier.confirmed and earlier.namespace_id == identity(call.namespace):
+            what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
+            raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
+        self._forget([earlier], _ignored)
+
+    def _assign(self, call: Call, configuration: Configuration) -> delegate.Delegated:
+        addresses = self._node.addresses
+        namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
+        given = addresses.assign(
+            _handle(call, configuration),
+            planning.families(configuration, (pool.prefix for pool in addresses.settings.pools)),
+            wanted=configuration.wanted,
+            sticky=planning.sticky_identity(configuration, call, namespace, name),
+            within=configuration.pools,
+        )
+        if not given:
+            raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
+        return delegate.Delegated(given, configuration.routes, {})
+
+    def _attach(
+        self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: delegate.Delegated
+    ) -> tuple[Reply, Attachment]:
+        node = self._node
+        used = {address for other in node.residents.attachments for address in other.ip_addresses()}
+        used |= {address for pod in node.config.pods for address in pod.addresses}
+        planning.check_addresses(given.addresses, node.config, used)
+        network = planning.network_of(node.config)
+        routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
+        delegated = configuration.ipam != OURS
+        namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
+        label = planning.label(configuration, namespace, name)
+        attachment = Attachment(
+            network=configuration.name,
+            container=call.container,
+            interface=call.interface,
+            pod=node.residents.name_for(label, call.container, call.interface, ()),
+            namespace=call.namespace,
+            namespace_id=seen.namespace_id,
+            addresses=tuple(map(str, given.addresses)),
+            routes=None if routes is None else tuple(map(str, routes)),
+            orchestrator=(namespace, name),
+            labels=configuration.labels,
+            ports=tuple(planning.wish(port) for port in configuration.ports),
+            bandwidth=astuple(configuration.bandwidth),
+            ipam=configuration.ipam if delegated else "",
+            configuration=call.input.decode() if delegated else "",
+            arguments=call.arguments,
+            search_path=call.search_path,
+            since=round(time.time(), 3),
+        )
+        mtu = node.attach(attachment)
+        dns = {**given.dns, **configuration.dns}
+        through = routes_of(attachment.as_pod())
+        result = Result(call.interface, call.namespace, mtu, given.addresses, through, dns)
+        return success(result, configuration.version), attachment
+
+    def _take_back_addresses(
+        self, call: Call, configuration: Configuration, given: delegate.Delegated, then: Callable[[], None]
+    ) -> None:
+        if configuration.ipam == OURS:
+            self._node.addresses.release(_handle(call, configuration), given.addresses)
+            then()
+        else:
+            again = lambda _: then()  # noqa: E731 - the error that led here is the one to tell
+            self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), again, again)
+
+    def _ended(self, attachment: Attachment, done: Callable[[], None], *, acknowledged: bool) -> None:
+        """The runtime has the answer, or went away without it."""
+        present = self._node.residents.get(attachment.key)
+        if present == attachment and acknowledged:
+            self._node.residents.put(msgspec.structs.replace(attachment, confirmed=True))
+            log.info("pod %s attached: %s", attachment.pod, ", ".join(attachment.addresses))
+        elif present == attachment:
+            log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
+            self._forget([attachment], lambda _: done())
+            return
+        done()
+
+    # -- DEL and GC ----------------------------------------------------------------
+    def _delete(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+        attachment = self._node.residents.get(_key(call, configuration))
+
+        def ended(error: Exception | None) -> None:
+            if error is None:
+                answer(nothing(), None)
+                done()
+            else:
+                self._fail(call, error, answer, done)
+
+        if attachment is not None and attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
+            self._detach([attachment])
+        elif attachment is not None:
+            self._forget([attachment], _ignored)  # the configuration was changed since
+        if configuration.ipam == OURS:
+            ended(None)
+        else:
+            self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), lambda _: ended(None), ended)
+
+    def _collect_garbage(
+        self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]
+    ) -> None:
+        _needs(configuration, "1.1.0", "GC")
+        if configuration.valid is None:
+            what = "cni.dev/valid-attachments is missing"
+            raise CniError(Code.INVALID_CONFIGURATION, what, "without it everything would be garbage")
+        valid = set(configuration.valid)
+        stale = [
+            attachment
+            for attachment in self._node.residents.attachments
+            if attachment.network == configuration.name
+            and attachment.confirmed
+            and (attachment.container, attachment.interface) not in valid
+        ]
+        if stale:
+            log.warning("GC of network %s removes %d attachments", configuration.name, len(stale))
+
+        def ended(error: Exception | None) -> None:
+            if error is None:
+                answer(nothing(), None)
+                done()
+            else:
+                self._fail(call, error, answer, done)
+
+        def then(error: Exception | None) -> None:
+            if configuration.ipam == OURS:
+                ended(error)
+            else:
+                self._aside(
+                    lambda: delegate.run(configuration.ipam, call, "GC"),
+                    lambda _: ended(error),
+                    lambda e: ended(error or e),
+                )
+
+        self._forget(stale, then)
+
+    def _forget(self, attachments: list[Attachment], then: Callable[[Exception | None], None]) -> None:
+        """Remove devices, attachments and addresses; delegated plugins are told after that."""
+        self._detach(attachments)
+        self._take_back([attachment for attachment in attachments if attachment.ipam], then)
+
+    def _detach(self, attachments: Iterable[Attachment]) -> None:
+        for attachment in self._node.detach([attachment.key for attachment in attachments]):
+            if not attachment.ipam:
+                self._node.addresses.release(attachment.handle, attachment.ip_addresses())
+
+    def _take_back(self, attachments: list[Attachment], then: Callable[[Exception | None], None]) -> None:
+        if not attachments:
+            then(None)
+            return
+
+        def work() -> None:
+            problems = []
+            for attachment in attachments:
+                try:
+                    delegate.run(attachment.ipam, _deletion_of(attachment), "DEL")
+                except CniError as error:
+                    problems.append(f"{attachment.pod}: {error}")
+            if problems:
+                raise CniError(Code.DELEGATE_FAILED, "addresses could not be given back", "; ".join(problems))
+
+        self._aside(work, lambda _: then(None), then)
+
+    # -- looking -------------------------------------------------------------------
+    def _check(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+        _needs(configuration, "0.4.0", "CHECK")
+        attachment = self._node.residents.get(_key(call, configuration))
+        if configuration.previous is None:
+            raise CniError(Code.INVALID_CONFIGURATION, "prevResult is missing", "CHECK compares with it")
+        if attachment is None:
+            raise CniError(Code.UNKNOWN_CONTAINER, f"container {call.container} is not in network {configuration.name}")
+        expected = check_previous(configuration.previous, attachment)
+        check_device(self._node, attachment, expected)
+        if configuration.ipam == OURS:
+            answer(nothing(), None)
+            done()
+            return
+
+        def passed(_: bytes) -> None:
+            answer(nothing(), None)
+            done()
+
+        def failed(error: Exception) -> None:
+            self._fail(call, error, answer, done)
+
+        self._aside(lambda: delegate.run(configuration.ipam, call, "CHECK"), passed, failed)
+
+    def _status(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+        _needs(configuration, "1.1.0", "STATUS")
+        if not self._node.ready:
+            raise CniError(Code.NOT_AVAILABLE, "the daemon is not ready", "see towpath status")
+        if configuration.ipam != OURS:
+            self._aside(
+                lambda: delegate.run(configuration.ipam, call, "STATUS"),
+                lambda _: answer(nothing(), None),
+                lambda error: self._fail(call, error, answer, done),
+            )
+            return
+        addresses = self._node.addresses
+        for version in planning.families(configuration, (pool.prefix for pool in addresses.settings.pools)):
+            if not addresses.has_free(version, configuration.pools):
+                raise CniError(Code.NOT_AVAILABLE, f"no IPv{version} address is free", "see towpath ipam show")
+        answer(nothing(), None)
+        done()
+
+
+def _ignored(error: Exception | None) -> None:
+    """Of what nobody waits for."""
+    if error is not None:
+        log.warning("%s", error)
+
+
+def _unheard(reply: Reply, ended: Ended | None) -> None:
+    """The answer of a call that nobody made."""
+
+
+def as_cni_error(error: Exception) -> CniError:
+    if isinstance(error, CniError):
+        return error
+    if isinstance(error, NoAddressError):
+        code = Code.TRY_AGAIN_LATER if error.soon else Code.NO_ADDRESS
+        return CniError(code, error.what, f"{error.where}: {error.remedy}")
+    if isinstance(error, TakenError):
+        return CniError(Code.ADDRESS_TAKEN, f"{error.where} {error.what}", error.remedy)
+    if isinstance(error, TowpathError):
+        return CniError(Code.FAILED, f"{error.where}: {error.what}", error.remedy)
+    log.error("unexpected: %r", error)
+    return CniError(Code.FAILED, "internal error", repr(error))
+
+
+def _needs(configuration: Configuration, version: str, verb: str) -> None:
+    if configuration.version < version:
+        what = f"{verb} needs cniVersion {version}"
+        raise CniError(Code.INCOMPATIBLE_VERSION, what, f"the configuration has {configuration.version}")
+
+
+def _key(call: Call, configuration: Configuration) -> Key:
+    return configuration.name, call.container, call.interface
+
+
+def _handle(call: Call, configuration: Configuration) -> str:
+    return "/".join(_key(call, configuration))
+
+
+def _deletion_of(attachment: Attachment) -> Call:
+    return Call(
+        verb="DEL",
+        container=attachment.container,
+        namespace=attachment.namespace,
+        interface=attachment.interface,
+        arguments=attachment.arguments,
+        search_path=attachment.search_path,
+        input=attachment.configuration.encode(),
+    )
