@@ -29,6 +29,7 @@ _KNOWN = frozenset(
 )
 _KNOWN_IPAM = frozenset({"type", "pools", "families", "routes", "sticky"})
 _CAPABILITIES = frozenset({"ips", "mac", "portMappings", "bandwidth", "dns", "aliases", "cgroupPath"})
+UNLIMITED = Bandwidth()
 _MOST_ROUTES = 64
 _MOST_ADDRESSES = 16
 
@@ -46,7 +47,7 @@ class Configuration:
     wanted: tuple[Address, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     ports: tuple[PortMapping, ...] = ()
-    bandwidth: Bandwidth = Bandwidth()
+    bandwidth: Bandwidth = UNLIMITED
     dns: Mapping[str, Any] = field(default_factory=dict)
     previous: Mapping[str, Any] | None = None
     valid: tuple[tuple[str, str], ...] | None = None  # for GC: (container, interface)
