@@ -1,0 +1,199 @@
+"""The shim by itself: what it says without a daemon, and what it does with hostile input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from engine.cni import spool
+from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, pack, unpack
+from tests.engine.cni.runtime import SHIM, Runtime, finished
+
+VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    """A node whose daemon is away."""
+    folder = tmp_path / "spool"
+    spool.open_spool(folder)
+    return Runtime(tmp_path / "cni.sock", folder)
+
+
+def test_the_shim_is_static_and_small():
+    done = subprocess.run(["file", "-b", SHIM], capture_output=True, text=True) if shutil.which("file") else None
+    assert SHIM.stat().st_size < 2 << 20
+    if done is not None and "dynamically" in done.stdout:
+        pytest.skip("this C library cannot be linked statically")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_versions_are_told_without_a_daemon(runtime, version):
+    said = runtime.call("VERSION", text=json.dumps({"cniVersion": version}).encode())
+    assert (said.status, said.json) == (0, {"cniVersion": version, "supportedVersions": VERSIONS})
+
+
+@pytest.mark.parametrize(
+    ("verb", "code"), [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50), ("NONSENSE", 11)]
+)
+def test_what_needs_the_daemon_fails_with_its_code(runtime, verb, code):
+    said = runtime.call(verb, "c1", "/run/netns/none", "eth0", text=b'{"cniVersion":"1.0.0","name":"n","type":"t",' + paths(runtime))
+    assert (said.status, said.code, said.json["cniVersion"]) == (1, code, "1.0.0")
+    assert said.json["msg"]
+    assert spool.pending(runtime.spool) == []
+
+
+def paths(runtime):
+    return f'"socket":"{runtime.socket}","spool":"{runtime.spool}"}}'.encode()
+
+
+def test_a_deletion_is_remembered_as_it_came(runtime):
+    said = runtime.delete("c1", "/run/netns/gone", arguments="A=1")
+    assert (said.status, said.output) == (0, "")
+    runtime.delete("c1", "/run/netns/gone", arguments="A=1")
+    (file,) = spool.pending(runtime.spool)
+    assert file.name == "c1@eth0.del"
+    assert file.stat().st_mode & 0o777 == 0o600
+    found = []
+    assert spool.carry_out(runtime.spool, found.append) == 1
+    (call,) = found
+    assert (call.verb, call.container, call.namespace, call.interface) == ("DEL", "c1", "/run/netns/gone", "eth0")
+    assert call.arguments == "A=1"
+    assert json.loads(call.input)["name"] == "pods"
+    assert spool.pending(runtime.spool) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "interface"),
+    [("../../etc/x", "eth0"), ("a/b", "eth0"), ("", "eth0"), ("c" * 129, "eth0"), (".hidden", "eth0"), ("c1", "../x"), ("c1", "")],
+)
+def test_a_deletion_under_an_evil_name_is_refused(runtime, container, interface):
+    said = runtime.delete(container, interface=interface)
+    assert (said.status, said.code) == (1, 4)
+    assert list(runtime.spool.iterdir()) == []
+
+
+def test_the_spool_is_bounded_and_belongs_to_us(runtime, tmp_path):
+    for number in range(spool.FILES_LIMIT):
+        (runtime.spool / f"x{number}").touch()
+    assert runtime.delete("c1").code == 11
+    shutil.rmtree(runtime.spool)
+    assert runtime.delete("c1").code == 11, "no folder: nothing was remembered, so it may not be called done"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    runtime.spool.symlink_to(elsewhere)
+    assert runtime.delete("c1").code == 11
+    assert list(elsewhere.iterdir()) == []
+    runtime.spool.unlink()
+    runtime.spool.mkdir(mode=0o777)
+    runtime.spool.chmod(0o777)
+    assert runtime.delete("c1").code == 11, "others could write there"
+
+
+def test_a_link_in_the_spool_is_not_followed(runtime, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("kept")
+    (runtime.spool / "c1@eth0.del").symlink_to(target)
+    assert runtime.delete("c1").status == 0
+    assert target.read_text() == "kept"
+    assert not (runtime.spool / "c1@eth0.del").is_symlink()
+
+
+def test_no_command_and_too_much_input(runtime):
+    said = finished(runtime.start_raw({}, b"{}"))
+    assert said.code == 4
+    assert "CNI_COMMAND" in said.json["msg"]
+    said = runtime.call("ADD", "c1", "/run/netns/x", "eth0", text=b" " * (MESSAGE_LIMIT + 1))
+    assert said.code == 5
+    said = finished(runtime.start_raw({"CNI_COMMAND": "ADD", "CNI_ARGS": "A" * (MESSAGE_LIMIT - 20_000) + "=1"}, b" " * 30_000))
+    assert said.code == 5
+    assert runtime.call("VERSION", text=b"nonsense").code == 6
+
+
+# -- with something that plays the daemon -------------------------------------------
+class Daemon:
+    """Answers one call with `reply`; `heard` are the messages that came."""
+
+    def __init__(self, path, reply):
+        self.heard = []
+        self._reply = reply
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        connection, _ = self._socket.accept()
+        with connection:
+            connection.settimeout(10)
+            self.heard.append(connection.recv(MESSAGE_LIMIT + 1))
+            if self._reply is not None:
+                connection.send(self._reply)
+                self.heard.append(connection.recv(100))
+
+    def close(self):
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def play(runtime):
+    opened = []
+
+    def play(reply):
+        opened.append(Daemon(runtime.socket, reply))
+        return opened[-1]
+
+    yield play
+    for daemon in opened:
+        daemon.close()
+
+
+def test_a_call_is_handed_over_whole_and_an_addition_acknowledged(runtime, play):
+    daemon = play(b'0\n{"ok":1}')
+    text = json.dumps(runtime.configuration(dns={"search": ["x" * 100_000]})).encode()
+    said = runtime.call("ADD", "c1", "/run/netns/x", "eth0", text=text, arguments="K=V")
+    assert (said.status, said.json) == (0, {"ok": 1})
+    daemon.close()
+    call = unpack(daemon.heard[0])
+    assert call.input == text
+    assert call == unpack(pack(call.environment(), text))
+    assert daemon.heard[1] == ACKNOWLEDGED
+
+
+def test_an_answer_that_cannot_be_printed_is_not_acknowledged(runtime, play):
+    daemon = play(b'0\n{"ok":1}')
+    text = json.dumps(runtime.configuration()).encode()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [SHIM], input=text, stdout=full, env={"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}
+        )
+    daemon.close()
+    assert done.returncode != 0
+    assert daemon.heard[1] == b""
+
+
+def test_a_refusal_is_passed_on(runtime, play):
+    play(b'1\n{"code":7}')
+    assert runtime.add("c1", "/run/netns/x").code == 7
+
+
+@pytest.mark.parametrize("reply", [b"", b"0", b"nonsense", b"x\n{}"])
+def test_an_answer_that_is_none_counts_as_no_daemon(runtime, play, reply):
+    play(reply or None)
+    said = runtime.add("c1", "/run/netns/x")
+    assert (said.status, said.code) == (1, 11)
+
+
+def test_a_dead_socket_counts_as_no_daemon(runtime):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(runtime.socket))
+    assert runtime.add("c1", "/run/netns/x").code == 11
+    os.unlink(runtime.socket)
