@@ -99,7 +99,9 @@ def _growth(matches: Sequence[Mapping[str, Any]]) -> Any:
             counts, ratios = [count for count, _ in points], [found for _, found in points]
             low = [found.median - found.lower_quartile for found in ratios]
             high = [found.upper_quartile - found.median for found in ratios]
-            panel.errorbar(counts, [found.median for found in ratios], yerr=[low, high], marker="o", capsize=2, label=title)
+            panel.errorbar(
+                counts, [found.median for found in ratios], yerr=[low, high], marker="o", capsize=2, label=title
+            )
         panel.axhline(1, color="#9aa5b1", linewidth=0.8)
         panel.set_xscale("log")
         panel.set_xlabel(kind)

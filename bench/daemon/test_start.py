@@ -56,9 +56,7 @@ def test_daemon_start(benchmark: BenchmarkFixture, pods: int, peers: int) -> Non
     """From exec to READY=1, each but the first after a clean stop of the one before."""
     with Lab("bench") as lab:
         daemon = node(lab, pods=pods, peers=peers)
-        benchmark.pedantic(
-            lambda: daemon.start(seconds=60), setup=lambda: stop(daemon), rounds=ROUNDS, warmup_rounds=0
-        )
+        benchmark.pedantic(lambda: daemon.start(seconds=60), setup=lambda: stop(daemon), rounds=ROUNDS, warmup_rounds=0)
         benchmark.extra_info |= {"pods": pods, "peers": peers}
         daemon.stop()
 

@@ -1,4 +1,4 @@
 """End to end: Towpath beside the kernel and other tunnels, in turn, on one underlay.
 
-    python -m bench.e2e --help
+python -m bench.e2e --help
 """

@@ -1,8 +1,8 @@
 """Runs suites and writes their report: JSON with every sample, a markdown table, plots.
 
-    python -m bench.e2e                        all suites, 10 rounds (about two hours)
-    python -m bench.e2e --quick overlay        a look
-    python -m bench.e2e peers                  what `make bench-peers` does
+python -m bench.e2e                        all suites, 10 rounds (about two hours)
+python -m bench.e2e --quick overlay        a look
+python -m bench.e2e peers                  what `make bench-peers` does
 """
 
 from __future__ import annotations

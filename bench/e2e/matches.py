@@ -193,7 +193,10 @@ def _tables(kind: str, count: int) -> list[tuple[str, dict[str, object]]]:
     """What the large node's file has beyond the small one's."""
     if kind == "routes":
         return [
-            ("[routes]", {"prefix": f"{11 + (i >> 18)}.{i >> 10 & 255}.{i >> 2 & 255}.{(i & 3) << 6}/26", "via": ["lb"]})
+            (
+                "[routes]",
+                {"prefix": f"{11 + (i >> 18)}.{i >> 10 & 255}.{i >> 2 & 255}.{(i & 3) << 6}/26", "via": ["lb"]},
+            )
             for i in range(count)
         ]
     if kind == "peers":

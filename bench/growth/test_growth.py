@@ -61,7 +61,9 @@ def test_routes(benchmark: BenchmarkFixture, count: int, spread: str) -> None:
     addresses = [FIRST + i * 64 for i in range(count)]
     for address in addresses:
         node.plane.set_route(IPv4Network((address, 26)), node.to_peer)
-    measure(benchmark, node, [IPv4Address(a + 1) for a in random.Random(2).sample(addresses, min(count, BATCH))], spread)
+    measure(
+        benchmark, node, [IPv4Address(a + 1) for a in random.Random(2).sample(addresses, min(count, BATCH))], spread
+    )
 
 
 @pytest.mark.parametrize("spread", ["one", "all"])

@@ -74,7 +74,9 @@ def machine() -> dict[str, object]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "")
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    revision = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return {"cpu": model, "avx512": "avx512f" in flags, "python": platform.python_version(), "numpy": np.__version__,
             "kernel": platform.release().split("-")[0], "revision": revision, "load": Path("/proc/loadavg").read_text().split()[0],
             "random_loads": {f"{mib} MiB": random_loads(mib) for mib in (1, 4, 16, 64)}}  # fmt: skip

@@ -32,7 +32,12 @@ def patterns(result: dict, folder: Path) -> None:
         contenders = list(next(iter(rows.values())))
         for i, contender in enumerate(contenders):
             rates = [row[contender]["mega_per_s"] for row in rows.values()]
-            axis.bar([x + i / (len(contenders) + 1) for x in range(len(rows))], rates, 1 / (len(contenders) + 1), label=contender)
+            axis.bar(
+                [x + i / (len(contenders) + 1) for x in range(len(rows))],
+                rates,
+                1 / (len(contenders) + 1),
+                label=contender,
+            )
         axis.set_xticks([x + 0.3 for x in range(len(rows))], list(rows))
         axis.set_ylabel("M lookups/s, median")
         axis.set_title(title)
@@ -55,8 +60,12 @@ def growth(result: dict, folder: Path) -> None:
     for version in (4, 6):
         rows = result[f"growth v{version}"]
         sizes = [int(size) for size in rows]
-        left.semilogx(sizes, [row["in-table"]["mega_per_s"] for row in rows.values()], marker="o", label=f"IPv{version}")
-        right.loglog(sizes, [row["memory"][f"ipv{version}"] / 2**20 for row in rows.values()], marker="o", label=f"IPv{version}")
+        left.semilogx(
+            sizes, [row["in-table"]["mega_per_s"] for row in rows.values()], marker="o", label=f"IPv{version}"
+        )
+        right.loglog(
+            sizes, [row["memory"][f"ipv{version}"] / 2**20 for row in rows.values()], marker="o", label=f"IPv{version}"
+        )
     left.set_ylabel("M lookups/s, in-table")
     right.set_ylabel("compiled table, MiB")
     for axis in (left, right):

@@ -56,7 +56,9 @@ def patterns(table: Table, rounds: int) -> dict[str, object]:
         keys = np.ascontiguousarray(make(table, rng))
         contenders = {kernel: with_kernel(kernel, routes, keys) for kernel in kernels.available()}
         if first is not None:
-            contenders["numpy take(keys >> 8)"] = lambda keys=keys: batches(lambda part: np.take(first, part >> np.uint32(8)), keys, BATCH)
+            contenders["numpy take(keys >> 8)"] = lambda keys=keys: batches(
+                lambda part: np.take(first, part >> np.uint32(8)), keys, BATCH
+            )
         took = in_turns(contenders, rounds)
         found[name] = {contender: summary(ns, BATCH) for contender, ns in took.items()}
     kernels.use(None)
@@ -148,11 +150,23 @@ def dpdk(table: Table, rounds: int) -> dict[str, object] | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         program, data = Path(folder, "dpdk"), Path(folder, "data")
-        subprocess.run(["cc", "-O3", "-march=native", HERE / "dpdk.c", "-o", program, *flags.stdout.split()], check=True)
+        subprocess.run(
+            ["cc", "-O3", "-march=native", HERE / "dpdk.c", "-o", program, *flags.stdout.split()], check=True
+        )
         rows = np.stack([table.addresses, table.lengths.astype(np.uint32), table.hops], axis=1).astype(np.uint32)
         data.write_bytes(np.uint32(len(rows)).tobytes() + rows.tobytes())
-        options = ["--no-huge", "--no-pci", "-m", "1024", "--log-level=1", "--force-max-simd-bitwidth=512", "--no-telemetry"]
-        with subprocess.Popen([program, data, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        options = [
+            "--no-huge",
+            "--no-pci",
+            "-m",
+            "1024",
+            "--log-level=1",
+            "--force-max-simd-bitwidth=512",
+            "--no-telemetry",
+        ]
+        with subprocess.Popen(
+            [program, data, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as peer:
             found: dict[str, object] = json.loads(_line(peer))
             for pattern in ("uniform", "in-table", "zipf"):
                 keys = traffic.PATTERNS[pattern](table, np.random.default_rng(11))
@@ -169,7 +183,9 @@ def _line(peer: subprocess.Popen[str]) -> str:
     return next(line for line in peer.stdout if line.startswith("{"))
 
 
-def _beside(peer: subprocess.Popen[str], data: Path, routes: RouteTable, keys: np.ndarray, rounds: int) -> dict[str, object]:
+def _beside(
+    peer: subprocess.Popen[str], data: Path, routes: RouteTable, keys: np.ndarray, rounds: int
+) -> dict[str, object]:
     measure = with_kernel(kernels.in_use()["ipv4"], routes, keys)
     ours, theirs = [], []
     for _ in range(rounds):
@@ -192,7 +208,11 @@ def updates(table: Table) -> dict[str, object]:
     size, bits = (4, 32) if table.version == 4 else (16, 128)
     keys = []
     for i in rng.permutation(picked):
-        address = int(table.addresses[i]) if table.version == 4 else int(table.addresses[i, 0]) << 64 | int(table.addresses[i, 1])
+        address = (
+            int(table.addresses[i])
+            if table.version == 4
+            else int(table.addresses[i, 0]) << 64 | int(table.addresses[i, 1])
+        )
         keys.append((address.to_bytes(size, "big"), int(table.lengths[i])))
     texts = [str(ipaddress.ip_network((int.from_bytes(a, "big") if bits == 32 else a, n))) for a, n in keys]
     kept = {text: routes.exact(text) for text in texts}
@@ -208,7 +228,12 @@ def loading(table: Table, times: int = 7) -> dict[str, object]:
         start = time.perf_counter_ns()
         routes = compiled(table)
         took.append(time.perf_counter_ns() - start)
-    return {**summary(took), "best_ns": min(took), "memory": routes.memory, "bytes_per_prefix": sum(routes.memory.values()) / len(table)}
+    return {
+        **summary(took),
+        "best_ns": min(took),
+        "memory": routes.memory,
+        "bytes_per_prefix": sum(routes.memory.values()) / len(table),
+    }
 
 
 class Writer(threading.Thread):
@@ -231,7 +256,9 @@ class Writer(threading.Thread):
 def under_updates(table: Table, seconds: float) -> dict[str, object]:
     """Pattern 9: lookups while another thread replaces routes at a rate; 7 a second is a real table's churn."""
     routes, keys = compiled(table), traffic.hosts(table, np.random.default_rng(13), 1 << 18)
-    names = [(int(a).to_bytes(4, "big"), int(n)) for a, n in zip(table.addresses[::97], table.lengths[::97], strict=True)]
+    names = [
+        (int(a).to_bytes(4, "big"), int(n)) for a, n in zip(table.addresses[::97], table.lengths[::97], strict=True)
+    ]
     out, found = np.empty(BATCH, np.uint32), {}
     for rate in (0, 7, 700, 10_000, 0, 10_000, 70_000, 0):
         writer = Writer(routes, names, rate)
@@ -242,7 +269,11 @@ def under_updates(table: Table, seconds: float) -> dict[str, object]:
         elapsed = time.perf_counter() - began
         writer.stopped.set()
         writer.join()
-        row = {**summary(took, BATCH), "applied_per_s": writer.done / elapsed, "throughput_mega_per_s": len(took) * BATCH / elapsed / 1e6}
+        row = {
+            **summary(took, BATCH),
+            "applied_per_s": writer.done / elapsed,
+            "throughput_mega_per_s": len(took) * BATCH / elapsed / 1e6,
+        }
         found.setdefault(str(rate), []).append(row)
     return found
 
@@ -283,7 +314,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out")
     parser.add_argument("--table", help="a file of real prefixes instead of synthetic ones")
-    parser.add_argument("--without", nargs="*", default=[], help="steps to leave out, such as dpdk (rte_lpm takes minutes to build)")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="steps to leave out, such as dpdk (rte_lpm takes minutes to build)"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args()
     rounds = 2 if options.quick else 5

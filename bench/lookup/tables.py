@@ -95,7 +95,9 @@ def _nested(rng, site, depth, length, n, *, busy_first):
     for _ in range(10):
         drawn = np.concatenate([some, rng.choice(heads, 2 * n, p=weights)]).astype(np.uint32)
         some = heads[:0]
-        starts = drawn << np.uint32(16) | rng.integers(0, 1 << free_bits, len(drawn), dtype=np.uint32) << np.uint32(32 - length)
+        starts = drawn << np.uint32(16) | rng.integers(0, 1 << free_bits, len(drawn), dtype=np.uint32) << np.uint32(
+            32 - length
+        )
         starts = np.setdiff1d(starts, chosen)
         classes = np.minimum(depth[starts >> np.uint32(8)], len(V4_NESTING) - 1)
         taken = []
@@ -108,7 +110,9 @@ def _nested(rng, site, depth, length, n, *, busy_first):
             break
     if len(chosen) < n:  # what could not be nested as wanted, anywhere
         drawn = rng.choice(heads, 4 * n).astype(np.uint32)
-        starts = drawn << np.uint32(16) | rng.integers(0, 1 << free_bits, len(drawn), dtype=np.uint32) << np.uint32(32 - length)
+        starts = drawn << np.uint32(16) | rng.integers(0, 1 << free_bits, len(drawn), dtype=np.uint32) << np.uint32(
+            32 - length
+        )
         chosen = np.concatenate([chosen, rng.permutation(np.setdiff1d(starts, chosen))[: n - len(chosen)]])
     return chosen
 
@@ -122,7 +126,9 @@ def _long(rng, slash24, length, n):
     sites = slash24[:V4_LONG_SITES]
     found = np.empty(0, np.uint32)
     while len(found) < n:
-        starts = rng.choice(sites, 2 * n) | rng.integers(0, 1 << (length - 24), 2 * n, dtype=np.uint32) << np.uint32(32 - length)
+        starts = rng.choice(sites, 2 * n) | rng.integers(0, 1 << (length - 24), 2 * n, dtype=np.uint32) << np.uint32(
+            32 - length
+        )
         found = np.union1d(found, starts)
     return rng.permutation(found)[:n].astype(np.uint32)
 
@@ -165,7 +171,9 @@ def full_v6(seed: int = 1, scale: float = 1.0, hops: str = "random") -> Table:
 
 def _first_heads(rng) -> list[int]:
     """/16s of global unicast, 2000::/4 mostly."""
-    return [(0x2400 + int(i)) << 112 for i in rng.choice(0x0C10 - 0x0400 + 0x400, V6_HEADS[16] - 1, replace=False)] + [0x2001 << 112]
+    return [(0x2400 + int(i)) << 112 for i in rng.choice(0x0C10 - 0x0400 + 0x400, V6_HEADS[16] - 1, replace=False)] + [
+        0x2001 << 112
+    ]
 
 
 def _place(rng, pool, start, lengths, scale):

@@ -24,7 +24,9 @@ def hosts(table: Table, rng: np.random.Generator, n: int = N) -> np.ndarray:
         return table.addresses[i] | (rng.integers(0, 2**32, n, dtype=np.uint64) & free).astype(np.uint32)
     every = np.uint64(2**64 - 1)
     upper = np.where(lengths >= 64, 0, every >> np.minimum(lengths, 63).astype(np.uint64)).astype(np.uint64)
-    lower = np.where(lengths <= 64, every, np.where(lengths == 128, 0, every >> np.clip(lengths - 64, 0, 63).astype(np.uint64)))
+    lower = np.where(
+        lengths <= 64, every, np.where(lengths == 128, 0, every >> np.clip(lengths - 64, 0, 63).astype(np.uint64))
+    )
     noise = rng.integers(0, 2**64, (n, 2), dtype=np.uint64)
     return table.addresses[i] | (noise & np.stack([upper, lower.astype(np.uint64)], axis=1))
 
@@ -60,7 +62,9 @@ def all_miss(table: Table, rng: np.random.Generator) -> np.ndarray:
     """Addresses the table has nothing for but a default route."""
     if table.version == 4:
         return rng.integers(240 << 24, 2**32, N, dtype=np.uint64).astype(np.uint32)
-    return np.stack([rng.integers(0xFC << 56, 0xFE << 56, N, dtype=np.uint64), rng.integers(0, 2**64, N, dtype=np.uint64)], axis=1)
+    return np.stack(
+        [rng.integers(0xFC << 56, 0xFE << 56, N, dtype=np.uint64), rng.integers(0, 2**64, N, dtype=np.uint64)], axis=1
+    )
 
 
 def deepest(table: Table, rng: np.random.Generator) -> np.ndarray:

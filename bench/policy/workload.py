@@ -32,6 +32,7 @@ from engine.desired.policy.model import (
     NetworkSet,
     Snapshot,
 )
+from engine.desired.policy.nets import Nets
 from engine.desired.policy.selector import In, equals
 
 POLICIES = 294
@@ -89,8 +90,8 @@ def _sets(draw: random.Random) -> tuple[NetworkSet, ...]:
     return tuple(NetworkSet(f"s{i}", "", {"set": f"s{i}"}, _hosts(draw, size)) for i, size in enumerate(sizes))
 
 
-def _hosts(draw: random.Random, size: int) -> tuple[IPv4Network, ...]:
-    return tuple(IPv4Network((0x0A000000 | number, 32)) for number in draw.sample(range(1 << 24), size))
+def _hosts(draw: random.Random, size: int) -> Nets:
+    return Nets.parse([str(IPv4Address(0x0A000000 | number)) for number in draw.sample(range(1 << 24), size)])
 
 
 def _actions(draw: random.Random):

@@ -9,8 +9,7 @@ addresses of a set or over rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,14 @@ from engine.desired.policy.classes import (
 from engine.desired.policy.dependents import Dependents
 from engine.desired.policy.index import numbers_of
 from engine.desired.policy.lower import DESTINATION, HIGH, LOW, RULE, SOURCE, SOURCE_HIGH, SOURCE_LOW, Rows
-from engine.desired.policy.membership import VERSIONS, Parts, SpanCache, classify, draw, membership
+from engine.desired.policy.membership import VERSIONS, Parts, classify, draw, membership
 from engine.desired.policy.model import DIRECTIONS, Endpoint
 from engine.desired.policy.population import Population
 from engine.desired.policy.program import NO_CLASS, Program
 from engine.desired.policy.sets import ANY, NOTHING, OWN_NODE, Base, Derived, Listed, SetTable
 from engine.model import Address
+
+ROOM = 8192  # entries appended before an array must be copied
 
 
 # -- the whole ---------------------------------------------------------------
@@ -40,6 +41,7 @@ class Assembly:
     """A program with what is needed to derive the next one from it."""
 
     population: Population
+    compiled: Population  # as it was then; its indexes are not given up in the middle of a label change
     layout: Layout
     sets: SetTable
     used: NDArray[np.bool_]  # sets that rows refer to
@@ -50,13 +52,9 @@ class Assembly:
     subjects: list[int]  # bitmap of endpoints for each policy, as compiled
     program: Program
     classes: int  # as compiled
+    dependents: Dependents
     buffers: dict[str, NDArray[Any]] = field(default_factory=dict)  # room behind arrays that grow
     held: dict[int, set[int]] = field(default_factory=dict)  # base sets of endpoints changed since
-
-    @cached_property
-    def dependents(self) -> Dependents:
-        used = np.flatnonzero(self.used).tolist()
-        return Dependents.of(self.sets.definitions, self.bases, used, self.layout.policies)
 
     def endpoint_sets(self, number: int) -> set[int]:
         """The base sets an endpoint is in by what it is, addresses aside."""
@@ -72,7 +70,6 @@ def build(
     population: Population,
     layout: Layout,
     sets: SetTable,
-    cache: SpanCache,
     random: np.random.Generator,
     generation: int,
 ) -> Assembly:
@@ -81,7 +78,7 @@ def build(
     rows, start, end = _stack(layout)
     used = _used_sets(rows, sets, node_sets.values())
     bases = _bases(used, sets)
-    parts = classify(population, sets, bases, cache, random)
+    parts = classify(population, sets, bases, random)
     class_offset, class_sets = membership(parts, sets, used)
     subjects = [population.subject(policy) for policy in layout.policies]
     local_blocks = _local_blocks(rows, start, layout)
@@ -105,9 +102,32 @@ def build(
         **groups.arrays(),
         tables={v: parts.table(v, groups.of_entry[v]) for v in VERSIONS},
     )
+    program, buffers = _room(program, parts)
     return Assembly(
-        population, layout, sets, used, bases, parts, groups, local_blocks, subjects, program, len(parts.class_family)
-    )
+        population, population, layout, sets, used, bases, parts, groups, local_blocks, subjects, program, len(parts.class_family),
+        Dependents.of(sets, bases, np.flatnonzero(used).tolist(), layout.policies),
+        buffers,
+    )  # fmt: skip
+
+
+GROWING = ("group_blocks", "group_offset", "group_node", "group_local", "class_sets", "class_offset", "class_family")
+
+
+def with_room(array: NDArray[Any], extra: int = 0) -> NDArray[Any]:
+    """A copy with room behind it, half as much again unless `extra` says how much."""
+    buffer = np.empty(len(array) + (extra or len(array) // 2 + 1024), array.dtype)
+    buffer[: len(array)] = array
+    return buffer
+
+
+def _room(program: Program, parts: Parts) -> tuple[Program, dict[str, NDArray[Any]]]:
+    """The same program, its arrays with room for what label changes append, so that the first need not copy them."""
+    buffers = {name: with_room(getattr(program, name), ROOM) for name in GROWING}
+    buffers |= {f"lane {i}": with_room(lane, ROOM) for i, lane in enumerate(parts.class_lanes)}
+    first, second = (buffers[f"lane {i}"][: len(parts.class_lanes[0])] for i in (0, 1))
+    parts.class_lanes = (first, second)
+    grown: dict[str, Any] = {name: buffers[name][: len(getattr(program, name))] for name in GROWING}
+    return replace(program, **grown), buffers
 
 
 def _stack(layout: Layout) -> tuple[Rows, U32, U32]:

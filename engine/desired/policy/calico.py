@@ -7,6 +7,7 @@ Invariant: a rule that was accepted restricts exactly by the fields written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from engine.desired.policy.document import Field
@@ -29,6 +30,7 @@ from engine.desired.policy.model import (
     Refusal,
     Tier,
 )
+from engine.desired.policy.nets import Nets
 from engine.desired.policy.selector import All, Selector, SelectorError, parse
 from engine.model import Address, NamedPort, Prefix
 
@@ -302,7 +304,17 @@ def read_network_set(name: str, namespace: str, labels: dict[str, str], spec: Fi
     spec.mapping("nets", "allowedEgressDomains")
     if spec.get("allowedEgressDomains"):
         spec.need("allowedEgressDomains").fail("domain names are not resolved", "list the nets")
-    return NetworkSet(name, namespace, labels, _nets(spec.get("nets"), None))
+    return NetworkSet(name, namespace, labels, _many_nets(spec.get("nets")))
+
+
+def _many_nets(field: Field | None) -> Sequence[Prefix]:
+    """Straight into arrays; one by one only to tell which entry is none."""
+    if field is None or not field.items():
+        return ()
+    try:
+        return Nets.parse([entry if isinstance(entry, str) else "" for entry in field.value])
+    except ValueError:
+        return _nets(field, None)
 
 
 def read_profile(name: str, spec: Field) -> Profile:

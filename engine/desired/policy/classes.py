@@ -9,20 +9,21 @@ kept in two independent lanes; a disagreement of the lanes redraws them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.desired.policy.model import ICMP_PROTOCOLS, PORT_PROTOCOLS, Block
-from engine.model import Address
+from engine.model import Address, Prefix
 
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
+Indexes = NDArray[np.int64]
 Keys = NDArray[Any]  # addresses of one family: uint32, or 16 bytes in network order
 
 WIDTH: Final = {4: 32, 6: 128}
@@ -49,44 +50,55 @@ def address_of(version: int, key: Any) -> Address:
     return IPv4Address(int(key)) if version == 4 else IPv6Address(bytes(key).ljust(16, b"\0"))
 
 
-Span = tuple[int, int]  # first and last address, as numbers
+class Span(NamedTuple):
+    """Neighbouring addresses, as numbers. A tuple, since compiling hashes it more than anything else."""
+
+    version: int
+    first: int
+    last: int
+
+
+def span_of(net: Prefix) -> Span:
+    first = int(net.network_address)
+    return Span(net.version, first, first | ((1 << (net.max_prefixlen - net.prefixlen)) - 1))
 
 
 def block_spans(block: Block) -> list[Span]:
     """The addresses of a prefix without its exceptions, as disjoint ascending spans."""
-    spans = [(int(block.net.network_address), int(block.net.broadcast_address))]
+    spans = [span_of(block.net)]
     for net in block.excepted:
-        low, high = int(net.network_address), int(net.broadcast_address)
+        _, low, high = span_of(net)
         spans = [
             part
-            for first, last in spans
-            for part in ((first, min(last, low - 1)), (max(first, high + 1), last))
-            if part[0] <= part[1]
+            for version, first, last in spans
+            for part in (Span(version, first, min(last, low - 1)), Span(version, max(first, high + 1), last))
+            if part.first <= part.last
         ]
     return sorted(set(spans))
 
 
+_SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
+
+
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans of one family with the number of the set each belongs to."""
+    """Spans of one family with the number of the set each belongs to: two runs, each ascending by owner."""
 
     first: Keys
     last: Keys
     owner: U32
+    run: int  # where the second run begins
 
-    @classmethod
-    def of(cls, version: int, spans: Sequence[Span], owners: Sequence[int]) -> Spans:
-        return cls(
-            keys(version, [span[0] for span in spans]),
-            keys(version, [span[1] for span in spans]),
-            np.array(owners, np.uint32),
-        )
-
-    @classmethod
-    def join(cls, version: int, parts: Sequence[Spans]) -> Spans:
-        if not parts:
-            return cls.of(version, (), ())
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "last", "owner")))
+    def around(self, address: Keys, owners: Iterable[int]) -> set[int]:
+        """Those of `owners` that have a span around the address."""
+        asked = np.fromiter(owners, np.uint32)
+        found: set[int] = set()
+        for begin, end in ((0, self.run), (self.run, len(self.owner))):
+            low, high = (begin + np.searchsorted(self.owner[begin:end], asked, side) for side in _SIDES)
+            which, position = expand(low, high)
+            holding = (self.first[position] <= address) & (self.last[position] >= address)
+            found.update(asked[which[holding]].tolist())
+        return found
 
 
 def _after(version: int, last: Keys) -> tuple[Keys, NDArray[np.bool_]]:
@@ -101,13 +113,21 @@ def _after(version: int, last: Keys) -> tuple[Keys, NDArray[np.bool_]]:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """The line of all addresses cut where membership changes, with two lanes of signature."""
+    """The line of all addresses cut where membership changes, with two lanes of signature.
+
+    `low[i]`, `high[i]`: span i covers the intervals from `low` up to, but not with, `high`.
+    """
 
     start: Keys
     lanes: tuple[U64, U64]
+    low: Indexes
+    high: Indexes
+
+    def where(self, addresses: Keys) -> Indexes:
+        return np.searchsorted(self.start, addresses, "right") - 1
 
     def at(self, addresses: Keys) -> tuple[U64, U64]:
-        where = np.searchsorted(self.start, addresses, "right") - 1
+        where = self.where(addresses)
         return self.lanes[0][where], self.lanes[1][where]
 
 
@@ -115,15 +135,28 @@ def cut(version: int, spans: Spans, weights: tuple[U64, U64]) -> Intervals:
     """`weights`: two random numbers for each set."""
     after, exists = _after(version, spans.last)
     bounds = np.concatenate([keys(version, [0]), spans.first, after])
-    order = np.argsort(bounds)
+    order = _order(version, bounds)
     bounds = bounds[order]
-    ends = np.append(bounds[1:] != bounds[:-1], True)
+    begins = np.append(True, bounds[1:] != bounds[:-1])
+    ends = np.append(begins[1:], True)
     lanes = []
     for weight in weights:
         gain = weight[spans.owner]
         steps = np.concatenate([np.zeros(1, np.uint64), gain, np.uint64(0) - gain[exists]])
         lanes.append(np.cumsum(steps[order], dtype=np.uint64)[ends])
-    return Intervals(bounds[ends], (lanes[0], lanes[1]))
+    interval = np.empty(len(order), np.int64)
+    interval[order] = np.cumsum(begins) - 1
+    high = np.full(len(exists), int(begins.sum()))
+    high[exists] = interval[1 + len(exists) :]
+    return Intervals(bounds[ends], (lanes[0], lanes[1]), interval[1 : 1 + len(exists)], high)
+
+
+def _order(version: int, bounds: Keys) -> Indexes:
+    """As argsort. Numbers with their place in the lower half are sorted several times faster."""
+    if version == 6:
+        return np.argsort(bounds)
+    packed = bounds.astype(np.uint64) << np.uint64(32) | np.arange(len(bounds), dtype=np.uint64)
+    return (np.sort(packed) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 # -- grouping equal signatures -----------------------------------------------
@@ -132,21 +165,40 @@ class Grouping:
     """`label[i]`: the class of item i; `first[c]`: the first item of class c. Ordered by first item."""
 
     label: U32
-    first: NDArray[np.int64]
+    first: Indexes
 
 
 class LaneError(Exception):
-    """Two different signatures agreed in one lane: draw new weights."""
+    """Two different signatures agreed where they should not: draw new weights."""
+
+
+MANY: Final = 1 << 20  # items beyond which too few bits are left for `_packed_order`
 
 
 def group(lanes: tuple[U64, U64]) -> Grouping:
-    _, first, inverse = np.unique(lanes[0], return_index=True, return_inverse=True)
-    if not np.array_equal(lanes[1], lanes[1][first][inverse]):
+    count = len(lanes[0])
+    item = _packed_order(lanes[0]) if count <= MANY else np.argsort(lanes[0], kind="stable")
+    first, second = lanes[0][item], lanes[1][item]
+    begins = np.append(True, first[1:] != first[:-1])
+    if (second[1:] != second[:-1])[~begins[1:]].any():
         raise LaneError
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.uint32)
-    rank[order] = np.arange(len(order), dtype=np.uint32)
-    return Grouping(rank[inverse], first[order])
+    is_first = np.zeros(count, bool)
+    is_first[item[begins]] = True
+    rank = np.cumsum(is_first) - 1
+    label = np.empty(count, np.uint32)
+    label[item] = rank[item[begins]][np.cumsum(begins) - 1]
+    return Grouping(label, np.flatnonzero(is_first))
+
+
+def _packed_order(lane: U64) -> Indexes:
+    """As a stable argsort, but by the upper bits: sums of random numbers differ there, or new ones are drawn."""
+    places = np.uint64((1 << len(lane).bit_length()) - 1)
+    ordered = np.sort(lane & ~places | np.arange(len(lane), dtype=np.uint64))
+    item = (ordered & places).astype(np.int64)
+    upper, sums = ordered & ~places, lane[item]
+    if ((upper[1:] == upper[:-1]) & (sums[1:] != sums[:-1])).any():
+        raise LaneError
+    return item
 
 
 def distinct(values: NDArray[Any]) -> NDArray[Any]:
@@ -155,7 +207,7 @@ def distinct(values: NDArray[Any]) -> NDArray[Any]:
     return ordered[np.append(ordered[1:] != ordered[:-1], True)] if len(ordered) else ordered
 
 
-def expand(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def expand(first: Indexes, last: Indexes) -> tuple[Indexes, Indexes]:
     """For half-open ranges: which range, and which position, for every position of every range."""
     count = np.maximum(last - first, 0)
     which = np.repeat(np.arange(len(first)), count)
@@ -189,13 +241,8 @@ class L4Classes:
             base = np.int64(protocol << 16)
             first = np.clip(low.astype(np.int64) - base, 0, 65536)
             after = np.clip(high.astype(np.int64) - base + 1, 0, 65536)
-            steps = np.zeros(65537, np.uint64)
-            np.add.at(steps, first, weight)
-            np.subtract.at(steps, after, weight)
-            sums = np.cumsum(steps[:65536], dtype=np.uint64)
-            _, inverse = np.unique(sums, return_inverse=True)
-            table[number] = inverse
-            count.append(int(inverse.max()) + 1)
+            table[number] = port_classes(first, after, weight)
+            count.append(int(table[number].max()) + 1)
         return cls(slot, table, tuple(count))
 
 
@@ -203,8 +250,15 @@ def source_classes(low: U32, high: U32, random: np.random.Generator) -> U16:
     """Classes of source ports, whatever the protocol."""
     spans = distinct(low.astype(np.int64) << 16 | high)
     weight = random.integers(0, 2**64, len(spans), np.uint64)
+    return port_classes(spans >> 16, (spans & 65535) + 1, weight)
+
+
+def port_classes(first: Indexes, after: Indexes, weight: U64) -> U16:
+    """The class of each of 65,536 ports, given half-open ranges: as many as there are sums where sums can change."""
     steps = np.zeros(65537, np.uint64)
-    np.add.at(steps, spans >> 16, weight)
-    np.subtract.at(steps, (spans & 65535) + 1, weight)
-    _, inverse = np.unique(np.cumsum(steps[:65536], dtype=np.uint64), return_inverse=True)
-    return inverse.astype(np.uint16)
+    np.add.at(steps, first, weight)
+    np.subtract.at(steps, after, weight)
+    changes = np.flatnonzero(steps[1:65536]) + 1
+    sums = np.cumsum(np.append(steps[0], steps[changes]), dtype=np.uint64)
+    _, inverse = np.unique(sums, return_inverse=True)
+    return np.repeat(inverse.astype(np.uint16), np.diff(np.concatenate(([0], changes, [65536]))))

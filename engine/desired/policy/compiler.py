@@ -7,8 +7,7 @@ Invariant: `update(snapshot)` and `Compiler().compile(snapshot)` give programs
 that decide alike, whatever path was taken.
 
 What is reused: the rows of a policy as long as policy, port names and Services
-it asked for stay the same; the spans of a network set as long as the object
-does. When nothing but the labels of few endpoints changed, only their sets,
+it asked for stay the same. When nothing but the labels of few endpoints changed, only their sets,
 classes and groups are computed anew (`relabel`).
 """
 
@@ -22,7 +21,6 @@ import numpy as np
 from engine.desired.policy.assembly import Assembly, build
 from engine.desired.policy.blocks import Layout, lay_out
 from engine.desired.policy.lower import Facts, Rows, facts_of, lower_policy
-from engine.desired.policy.membership import SpanCache
 from engine.desired.policy.model import Direction, Endpoint, Policy, Snapshot
 from engine.desired.policy.order import title
 from engine.desired.policy.population import Population
@@ -60,7 +58,6 @@ class Compiler:
     def __init__(self) -> None:
         self._random = np.random.default_rng(secrets.randbits(128))
         self._sets = SetTable()
-        self._spans = SpanCache()
         self._lowered: dict[tuple[str, Direction], _Lowered] = {}
         self.assembly: Assembly | None = None  # what was compiled last, for those who look inside
         self.generation = 0
@@ -82,7 +79,7 @@ class Compiler:
         if self.assembly is not None and len(self._sets.definitions) > SPARE + 4 * int(self.assembly.used.sum()):
             self._sets, self._lowered = SetTable(), {}  # most sets are of policies long gone
         layout = self._lay_out(snapshot)
-        self.assembly = build(population, layout, self._sets, self._spans, self._random, self.generation)
+        self.assembly = build(population, layout, self._sets, self._random, self.generation)
         return self.assembly.program
 
     def update(self, snapshot: Snapshot) -> Program:

@@ -1,60 +1,63 @@
 """What may change when one label of an endpoint does.
 
-Owns: the index from label and value to sets, policies and derived sets.
+Owns: the way from label and value to sets, policies and derived sets.
 Never: decides whether they do change.
 Invariant: complete: a set or policy not listed under a changed label keeps
-its answer.
+its answer. Made with each compilation, so that the first change after it is as
+quick as the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from engine.desired.policy.classes import Indexes
 from engine.desired.policy.model import ClusterPolicy, KubernetesPolicy, Policy
 from engine.desired.policy.population import calico_subject
-from engine.desired.policy.selector import And, Has, In, Not, Or, Selector, Text
-from engine.desired.policy.sets import Base, Derived, Known, PodsIn
-
-Leaf = tuple[str, str | None]  # a label and the value that counts, or any
+from engine.desired.policy.selector import Leaf, Selector, leaves
+from engine.desired.policy.sets import Derived, SetTable
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Dependents:
-    """What may change with a label, built once for each compilation."""
-
-    sets: dict[Leaf, list[int]] = field(default_factory=dict)
-    policies: dict[Leaf, list[int]] = field(default_factory=dict)
-    derived: dict[int, list[int]] = field(default_factory=dict)  # base set -> derived sets in use
+    by_label: Mapping[Leaf, Sequence[int]]  # sets, also such as no rule names any more
+    bases: frozenset[int]  # those in use
+    policies: Mapping[Leaf, Sequence[int]]
+    subjects: Sequence[Selector]  # of each policy, over derived labels or a pod's own
+    part: Indexes  # base sets, beside
+    derived: Indexes  # the derived sets in use that they are a part of
 
     @classmethod
-    def of(
-        cls,
-        definitions: Sequence[Base | Derived],
-        bases: Sequence[int],
-        used: Sequence[int],
-        policies: Sequence[Policy],
-    ) -> Dependents:
-        found = cls()
-        for number in bases:
-            definition = definitions[number]
-            for part in definition.parts if isinstance(definition, Base) else ():
-                if isinstance(part, PodsIn | Known):
-                    selector = part.pods if isinstance(part, PodsIn) else part.selector
-                    _note(found.sets, _leaves(selector), number)
-        for number, policy in enumerate(policies):
-            _note(found.policies, _leaves(_subject(policy)), number)
+    def of(cls, sets: SetTable, bases: Iterable[int], used: Iterable[int], policies: Sequence[Policy]) -> Dependents:
+        by_policy: dict[Leaf, list[int]] = {}
+        subjects = list(map(_subject, policies))
+        for number, subject in enumerate(subjects):
+            for leaf in set(leaves(subject)):
+                by_policy.setdefault(leaf, []).append(number)
+        parts: list[int] = []
+        owners: list[int] = []
         for number in used:
-            definition = definitions[number]
+            definition = sets.definitions[number]
             if isinstance(definition, Derived):
-                for base in (*definition.inside, *definition.outside):
-                    found.derived.setdefault(base, []).append(number)
+                both = (*definition.inside, *definition.outside)
+                parts += both
+                owners += [number] * len(both)
+        return cls(
+            sets.by_label, frozenset(bases), by_policy, subjects, np.array(parts, np.int64), np.array(owners, np.int64)
+        )
+
+    def sets_of(self, touched: Iterable[Leaf]) -> set[int]:
+        return {number for leaf in touched for number in self.by_label.get(leaf, ()) if number in self.bases}
+
+    def policies_of(self, touched: Iterable[Leaf]) -> set[int]:
+        return {number for leaf in touched for number in self.policies.get(leaf, ())}
+
+    def derived_from(self, bases: Sequence[int]) -> set[int]:
+        found: set[int] = set(self.derived[np.isin(self.part, bases)].tolist())
         return found
-
-
-def _note(table: dict[Leaf, list[int]], leaves: Iterator[Leaf], number: int) -> None:
-    for leaf in set(leaves):
-        table.setdefault(leaf, []).append(number)
 
 
 def _subject(policy: Policy) -> Selector:
@@ -64,16 +67,3 @@ def _subject(policy: Policy) -> Selector:
         case ClusterPolicy():
             return policy.subject.pods
     return calico_subject(policy)
-
-
-def _leaves(selector: Selector) -> Iterator[Leaf]:
-    match selector:
-        case In(label, values):
-            yield from ((label, value) for value in values)
-        case Has(label) | Text(label):
-            yield label, None
-        case Not(inner):
-            yield from _leaves(inner)
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _leaves(part)

@@ -54,6 +54,15 @@ class LabelIndex:
                 return found
         return self.everything
 
+    def numbers(self, selector: Selector) -> Sequence[int]:
+        """The same as ascending numbers; one value of one label, the common case, is looked up."""
+        if isinstance(selector, In) and len(selector.values) == 1:
+            (value,) = selector.values
+            listed = self._listed.get(selector.label)
+            return listed.get(value, ()) if listed is not None else ()
+        found: list[int] = numbers_of(self.select(selector)).tolist()
+        return found
+
     def _equal(self, label: str, value: str) -> int:
         found = self._bits.get((label, value))
         if found is None:

@@ -8,18 +8,23 @@ matches the rule exactly when it matches at least one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.desired.policy.classes import span_of
 from engine.desired.policy.model import (
     ICMP_PROTOCOLS,
     PORT_PROTOCOLS,
     Action,
     Block,
+    CalicoPolicy,
     CalicoPort,
     CalicoRule,
     Direction,
@@ -35,10 +40,9 @@ from engine.desired.policy.model import (
     Snapshot,
     UnknownPeer,
 )
-from engine.desired.policy.order import ACCOUNT_LABEL, ACCOUNT_PREFIX, NAMESPACE_LABEL, namespace_scope, rules_of
+from engine.desired.policy.order import ACCOUNT_LABEL, ACCOUNT_PREFIX, NAMESPACE_LABEL, namespace_scope
 from engine.desired.policy.selector import In, Selector, equals, every, prefixed
 from engine.desired.policy.sets import ANY, OWN_NODE, Known, Listed, Literal, Named, Part, PodsIn, SetTable
-from engine.model import Prefix
 
 SOURCE, DESTINATION, LOW, HIGH, SOURCE_LOW, SOURCE_HIGH, FAMILY, ACTION, RULE = range(9)
 COLUMNS: Final = 9
@@ -51,16 +55,8 @@ Row = tuple[int, int, int, int, int, int, int, int, int]
 _ALL_PORTS: Final[Range] = (0, 65535)
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One side's ports, and what the address must be for them to count."""
-
-    literals: tuple[Literal, ...]
-    low: int
-    high: int
-
-
-_EVERY_PORT: Final = [Variant((), *_ALL_PORTS)]
+Variant = tuple[tuple[Literal, ...], int, int]  # what an address must be for the ports from..to to count
+_EVERY_PORT: Final[list[Variant]] = [((), *_ALL_PORTS)]
 
 
 @dataclass(slots=True)
@@ -100,14 +96,14 @@ def facts_of(snapshot: Snapshot) -> Facts:
 # -- policies ----------------------------------------------------------------
 def lower_policy(policy: Policy, direction: Direction, sets: SetTable, facts: Facts) -> Rows:
     """Rule number 0 is the policy's own; its rules count from 1."""
+    if isinstance(policy, CalicoPolicy):
+        rules = policy.ingress if direction == "ingress" else policy.egress
+        return as_rows(_calico_rows(rules, policy.namespace, sets, facts))
     rows: list[Row] = []
     if isinstance(policy, KubernetesPolicy) and direction == "egress":
         rows.append(_row(destination=OWN_NODE << 1, action=Action.ALLOW))
-    for index, rule in enumerate(rules_of(policy, direction), 1):
-        if isinstance(rule, CalicoRule):
-            rows.extend(lower_calico(rule, policy.namespace, index, sets, facts))
-        else:
-            rows.extend(_lower_peers(rule, policy.namespace, direction, index, sets, facts))
+    for index, rule in enumerate(policy.ingress if direction == "ingress" else policy.egress, 1):
+        rows.extend(_lower_peers(rule, policy.namespace, direction, index, sets, facts))
     return as_rows(rows)
 
 
@@ -124,7 +120,7 @@ def lower_rules(rules: Iterable[CalicoRule], sets: SetTable, facts: Facts) -> Ro
 def lower_failsafes(failsafes: Iterable[Failsafe], direction: Direction, sets: SetTable) -> Rows:
     rows: list[Row] = []
     for failsafe in failsafes:
-        remote = ANY if failsafe.net is None else sets.reference([((Block(failsafe.net),), False)])
+        remote = ANY if failsafe.net is None else sets.reference([((span_of(failsafe.net),), False)])
         key = failsafe.protocol << 16 | failsafe.port
         source, destination = (remote, ANY) if direction == "ingress" else (ANY, remote)
         rows.append(_row(source=source, destination=destination, low=key, high=key, action=Action.ALLOW))
@@ -137,7 +133,7 @@ def lower_final(action: Action) -> Rows:
 
 
 def as_rows(rows: Iterable[Row]) -> Rows:
-    return np.array(list(rows), np.uint32).reshape(-1, COLUMNS)
+    return np.frombuffer(array("I", chain.from_iterable(rows)), np.uint32).reshape(-1, COLUMNS)
 
 
 def _row(
@@ -169,14 +165,16 @@ def _lower_peers(
 def _part(peer: PodPeer | Block | Part | UnknownPeer, namespace: str) -> Part:
     if isinstance(peer, PodPeer):
         return PodsIn(peer.pods, peer.namespaces, "" if peer.namespaces else namespace)
+    if isinstance(peer, Block) and not peer.excepted:
+        return span_of(peer.net)
     assert not isinstance(peer, UnknownPeer)
     return peer
 
 
-def _peer_ports(ports: tuple[PortMatch, ...] | None, facts: Facts) -> list[tuple[tuple[Literal, ...], int, int]]:
+def _peer_ports(ports: tuple[PortMatch, ...] | None, facts: Facts) -> list[Variant]:
     if ports is None:
         return [((), 0, LAST_KEY)]
-    found: list[tuple[tuple[Literal, ...], int, int]] = []
+    found: list[Variant] = []
     for port in ports:
         if not port.name:
             assert port.protocol is not None
@@ -190,56 +188,94 @@ def _peer_ports(ports: tuple[PortMatch, ...] | None, facts: Facts) -> list[tuple
 
 
 # -- Calico ------------------------------------------------------------------
+_ADDRESS: Final = attrgetter(
+    "nets", "not_nets", "selector", "not_selector", "namespace_selector", "account_names", "account_selector", "service"
+)
+_ANY_ADDRESS: Final = _ADDRESS(Entity())
+_PORTED: Final = frozenset(PORT_PROTOCOLS)
+_FAMILIES: Final = {None: BOTH, 4: IPV4, 6: IPV6}
+
+
+def _calico_rows(rules: Iterable[CalicoRule], namespace: str, sets: SetTable, facts: Facts) -> Iterator[Row]:
+    """Rules of one protocol and at most one range of destination ports, which most are, take the short way."""
+    for index, rule in enumerate(rules, 1):
+        source, destination, protocol = rule.source, rule.destination, rule.protocol
+        ports = destination.ports
+        if (
+            protocol not in _PORTED
+            or rule.not_protocol is not None
+            or destination.not_ports
+            or source.ports
+            or source.not_ports
+            or (ports and (len(ports) > 1 or ports[0].name))
+        ):
+            yield from lower_calico(rule, namespace, index, sets, facts)
+            continue
+        here, there = _ADDRESS(source), _ADDRESS(destination)
+        family = _families(rule) if here[0] or here[1] or there[0] or there[1] else _FAMILIES[rule.ip_version]
+        if family:
+            base = protocol << 16
+            yield (
+                ANY if here == _ANY_ADDRESS else sets.reference(_literals(source, namespace, facts)),
+                ANY if there == _ANY_ADDRESS else sets.reference(_literals(destination, namespace, None)),
+                base | ports[0].low if ports else base,
+                base | ports[0].high if ports else base | 65535,
+                *_ALL_PORTS,
+                family,
+                rule.action,
+                index,
+            )
+
+
 def lower_calico(rule: CalicoRule, namespace: str, index: int, sets: SetTable, facts: Facts) -> list[Row]:
+    """Every rule there can be."""
     family = _families(rule)
     if not family:
         return []
-    source, destination = rule.source, rule.destination
-    source_literals = _literals(source, namespace)
-    destination_literals = _literals(destination, namespace)
-    if source.service is not None:
-        backends = facts.service(source.service[0] or namespace, source.service[1]).backends
-        source_literals += (((Listed(tuple(b.address for b in backends)),), False),)
-    plain_origin, plain_to = sets.reference(source_literals), sets.reference(destination_literals)
-    source_ports = _port_variants(source, rule.protocol, facts)
+    source_literals = _literals(rule.source, namespace, facts)
+    destination_literals = _literals(rule.destination, namespace, None)
+    origin, to = sets.reference(source_literals), sets.reference(destination_literals)
     action = int(rule.action)
+    keys = _keys(rule, namespace, facts)
+    source_ports = _port_variants(rule.source, rule.protocol, facts)
     rows: list[Row] = []
-    for literals, low, high in _keys(rule, namespace, facts):
-        to = sets.reference((*destination_literals, *literals)) if literals else plain_to
-        for variant in source_ports:
-            origin = sets.reference((*source_literals, *variant.literals)) if variant.literals else plain_origin
-            rows.append((origin, to, low, high, variant.low, variant.high, family, action, index))
+    for literals, low, high in keys:
+        there = sets.reference((*destination_literals, *literals)) if literals else to
+        for more, first, last in source_ports:
+            here = sets.reference((*source_literals, *more)) if more else origin
+            rows.append((here, there, low, high, first, last, family, action, index))
     return rows
 
 
 def _families(rule: CalicoRule) -> int:
     """The families in which the rule exists: each list must keep an entry of the family."""
-    family = BOTH if rule.ip_version is None else IPV4 if rule.ip_version == 4 else IPV6
-    for entity in (rule.source, rule.destination):
-        for nets in (entity.nets, entity.not_nets):
-            if nets:
-                family &= (IPV4 if any(n.version == 4 for n in nets) else 0) | (
-                    IPV6 if any(n.version == 6 for n in nets) else 0
-                )
+    family = _FAMILIES[rule.ip_version]
+    source, destination = rule.source, rule.destination
+    for nets in (source.nets, source.not_nets, destination.nets, destination.not_nets):
+        if nets:
+            versions = {net.version for net in nets}
+            family &= (IPV4 if 4 in versions else 0) | (IPV6 if 6 in versions else 0)
     return family
 
 
-def _literals(entity: Entity, namespace: str) -> tuple[Literal, ...]:
+def _literals(entity: Entity, namespace: str, facts: Facts | None) -> tuple[Literal, ...]:
+    """`facts`: where a Service on this side means its addresses alone."""
+    if _ADDRESS(entity) == _ANY_ADDRESS:
+        return ()
     found: list[Literal] = []
     if entity.nets:
-        found.append((_blocks(entity.nets), False))
+        found.append((tuple(map(span_of, entity.nets)), False))
     if entity.not_nets:
-        found.append((_blocks(entity.not_nets), True))
+        found.append((tuple(map(span_of, entity.not_nets)), True))
     selector = entity_selector(entity, namespace)
     if selector is not None:
         found.append(((Known(selector),), False))
     if entity.not_selector is not None:
         found.append(((Known(entity.not_selector),), True))
+    if entity.service is not None and facts is not None:
+        backends = facts.service(entity.service[0] or namespace, entity.service[1]).backends
+        found.append(((Listed(tuple(b.address for b in backends)),), False))
     return tuple(found)
-
-
-def _blocks(nets: tuple[Prefix, ...]) -> tuple[Block, ...]:
-    return tuple(map(Block, nets))
 
 
 def entity_selector(entity: Entity, namespace: str) -> Selector | None:
@@ -262,26 +298,24 @@ def entity_selector(entity: Entity, namespace: str) -> Selector | None:
     return every(*parts) if parts else None
 
 
-def _keys(rule: CalicoRule, namespace: str, facts: Facts) -> list[tuple[tuple[Literal, ...], int, int]]:
+def _keys(rule: CalicoRule, namespace: str, facts: Facts) -> list[Variant]:
     """Protocol and destination port (or ICMP type and code) as ranges of the L4 key."""
+    protocol, other = rule.protocol, rule.not_protocol
     if rule.destination.service is not None:
         return _service_keys(facts.service(rule.destination.service[0] or namespace, rule.destination.service[1]))
-    protocol, other = rule.protocol, rule.not_protocol
     if protocol is None:
-        return [
-            ((), *span)
-            for span in _without((0, LAST_KEY), (other << 16, other << 16 | 65535) if other is not None else None)
-        ]
+        hole = (other << 16, other << 16 | 65535) if other is not None else None
+        return [((), *span) for span in _without((0, LAST_KEY), hole)]
     if protocol == other:
         return []
     base = protocol << 16
     if protocol in ICMP_PROTOCOLS:
         return [((), base | low, base | high) for low, high in _icmp_ranges(rule.icmp, rule.not_icmp)]
     variants = _port_variants(rule.destination, protocol, facts)
-    return [(variant.literals, base | variant.low, base | variant.high) for variant in variants]
+    return [(literals, base | low, base | high) for literals, low, high in variants]
 
 
-def _service_keys(service: Service) -> list[tuple[tuple[Literal, ...], int, int]]:
+def _service_keys(service: Service) -> list[Variant]:
     addresses: dict[int, list[Part]] = {}
     for backend in service.backends:
         key = backend.protocol << 16 | (backend.port if backend.protocol in PORT_PROTOCOLS else 0)
@@ -311,10 +345,9 @@ def _without(span: Range, hole: Range | None) -> list[Range]:
 def _port_variants(entity: Entity, protocol: int | None, facts: Facts) -> list[Variant]:
     if not entity.ports and not entity.not_ports:
         return _EVERY_PORT
-    variants = _wanted_ports(entity.ports, protocol, facts) if entity.ports else [Variant((), *_ALL_PORTS)]
+    variants = _wanted_ports(entity.ports, protocol, facts) if entity.ports else _EVERY_PORT
     for port in entity.not_ports:
-        holes = _wanted_ports((port,), protocol, facts)
-        for hole in holes:
+        for hole in _wanted_ports((port,), protocol, facts):
             variants = [part for variant in variants for part in _cut(variant, hole)]
     return variants
 
@@ -323,19 +356,21 @@ def _wanted_ports(ports: Iterable[CalicoPort], protocol: int | None, facts: Fact
     found: list[Variant] = []
     for port in ports:
         if not port.name:
-            found.append(Variant((), port.low, port.high))
+            found.append(((), port.low, port.high))
             continue
         for number_protocol, number in facts.named(port.name):
             if number_protocol == protocol:
-                found.append(Variant((((Named(port.name, number_protocol, number),), False),), number, number))
+                found.append(((((Named(port.name, number_protocol, number),), False),), number, number))
     return found
 
 
 def _cut(variant: Variant, hole: Variant) -> list[Variant]:
     """The variant without the hole; where the hole asks for an address, with its complement there."""
-    rest = [Variant(variant.literals, *span) for span in _without((variant.low, variant.high), (hole.low, hole.high))]
-    low, high = max(variant.low, hole.low), min(variant.high, hole.high)
-    if low <= high and hole.literals:
-        ((parts, _),) = hole.literals
-        rest.append(Variant((*variant.literals, (parts, True)), low, high))
+    literals, first, last = variant
+    asked, low, high = hole
+    rest: list[Variant] = [(literals, *span) for span in _without((first, last), (low, high))]
+    low, high = max(first, low), min(last, high)
+    if low <= high and asked:
+        ((parts, _),) = asked
+        rest.append(((*literals, (parts, True)), low, high))
     return rest

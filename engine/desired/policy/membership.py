@@ -9,9 +9,8 @@ run over sets and endpoints only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from engine.desired.policy.classes import (
     U32,
     U64,
+    Indexes,
     Intervals,
     Keys,
     LaneError,
-    Span,
     Spans,
     cut,
     distinct,
@@ -30,52 +29,83 @@ from engine.desired.policy.classes import (
     group,
     keys,
 )
-from engine.desired.policy.index import numbers_of
 from engine.desired.policy.model import NetworkSet
+from engine.desired.policy.nets import Family, Nets
 from engine.desired.policy.population import Population
 from engine.desired.policy.program import Table
 from engine.desired.policy.sets import OWN_NODE, Base, Derived, SetTable
 
 VERSIONS = (4, 6)
-_NETWORK = attrgetter("network_address")
-_LENGTH = attrgetter("prefixlen")
+DRAWS = 16  # of random weights, before something is wrong with them
 Weights = tuple[U64, U64]
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-
-
-# -- network sets ------------------------------------------------------------
-@dataclass(slots=True)
-class SpanCache:
-    """The spans of network sets, kept while the set stays the same object."""
-
-    kept: dict[tuple[str, str], tuple[NetworkSet, dict[int, tuple[Keys, Keys]]]] = field(default_factory=dict)
-
-    def spans(self, network_set: NetworkSet, number: int) -> dict[int, Spans]:
-        key = (network_set.namespace, network_set.name)
-        found = self.kept.get(key)
-        if found is None or found[0] is not network_set:
-            found = self.kept[key] = (network_set, _pack(network_set))
-        return {v: Spans(first, last, np.full(len(first), number, np.uint32)) for v, (first, last) in found[1].items()}
-
-
-def _pack(network_set: NetworkSet) -> dict[int, tuple[Keys, Keys]]:
-    packed: dict[int, tuple[Keys, Keys]] = {}
-    four = [net for net in network_set.nets if isinstance(net, IPv4Network)]
-    if four:
-        first = np.fromiter(map(int, map(_NETWORK, four)), np.uint32, len(four))
-        length = np.fromiter(map(_LENGTH, four), np.uint64, len(four))
-        packed[4] = (first, first | ((np.uint64(1) << (np.uint64(32) - length)) - np.uint64(1)).astype(np.uint32))
-    if len(four) < len(network_set.nets):
-        six = [net for net in network_set.nets if not isinstance(net, IPv4Network)]
-        packed[6] = (
-            keys(6, [int(net.network_address) for net in six]),
-            keys(6, [int(net.broadcast_address) for net in six]),
-        )
-    return packed
+Pairs = tuple[Indexes, Indexes]
+Classes = NDArray[np.int32]
 
 
 def draw(random: np.random.Generator, count: int) -> U64:
     return random.integers(0, 2**64, count, np.uint64)
+
+
+# -- the members of sets -----------------------------------------------------
+@dataclass(slots=True)
+class Members:
+    """What is gathered of all sets in use, in their order."""
+
+    first: dict[int, list[int]] = field(default_factory=lambda: {v: [] for v in VERSIONS})
+    last: dict[int, list[int]] = field(default_factory=lambda: {v: [] for v in VERSIONS})
+    owner: dict[int, list[int]] = field(default_factory=lambda: {v: [] for v in VERSIONS})
+    network_sets: list[int] = field(default_factory=list)
+    network_set_owner: list[int] = field(default_factory=list)
+    endpoints: list[int] = field(default_factory=list)
+    endpoints_owner: list[int] = field(default_factory=list)
+
+    def spans(self, version: int, sets: tuple[NetworkSet, ...]) -> Spans:
+        """The spans written one by one, then those of whole network sets."""
+        families = [_family(sets[number], version) for number in self.network_sets]
+        owners = np.repeat(np.array(self.network_set_owner, np.uint32), [len(family[0]) for family in families])
+        return Spans(
+            np.concatenate([keys(version, self.first[version]), *(family[0] for family in families)]),
+            np.concatenate([keys(version, self.last[version]), *(family[1] for family in families)]),
+            np.concatenate([np.array(self.owner[version], np.uint32), owners]),
+            len(self.owner[version]),
+        )
+
+    def pairs(self) -> Pairs:
+        """Endpoint and set, sorted by endpoint."""
+        owners, owned = np.array(self.endpoints, np.int64), np.array(self.endpoints_owner, np.int64)
+        order = np.argsort(owners, kind="stable")
+        return owners[order], owned[order]
+
+
+_NO_FAMILY = {v: (keys(v, ()), keys(v, ())) for v in VERSIONS}
+
+
+def _family(network_set: NetworkSet, version: int) -> Family:
+    nets = network_set.nets if isinstance(network_set.nets, Nets) else Nets.of(network_set.nets)
+    return nets.spans.get(version, _NO_FAMILY[version])
+
+
+def gather(population: Population, sets: SetTable, bases: list[int]) -> Members:
+    found = Members()
+    for number in bases:
+        definition = sets.definitions[number]
+        assert isinstance(definition, Base)
+        endpoints: Sequence[int] = ()
+        for part in definition.parts:
+            for version, first, last in population.spans(part):
+                found.first[version].append(first)
+                found.last[version].append(last)
+                found.owner[version].append(number)
+            chosen = population.network_sets(part)
+            if chosen:
+                found.network_sets += chosen
+                found.network_set_owner += [number] * len(chosen)
+            members = population.members(part)
+            endpoints = sorted({*endpoints, *members}) if endpoints and members else members or endpoints
+        if endpoints:
+            found.endpoints += endpoints
+            found.endpoints_owner += [number] * len(endpoints)
+    return found
 
 
 # -- classes -----------------------------------------------------------------
@@ -93,7 +123,7 @@ class Parts:
     range_class: dict[int, U32]
     class_family: NDArray[np.uint8]
     class_lanes: Weights
-    representative: dict[int, tuple[Keys, NDArray[np.int64], NDArray[np.int64]]]  # key, class, owner or -1
+    representative: dict[int, tuple[Indexes, Indexes, Indexes]]  # interval, class, owner or -1; sorted by interval
 
     def table(self, version: int, groups: U32) -> Table:
         start, classes = self.intervals[version].start, self.range_class[version]
@@ -104,43 +134,16 @@ class Parts:
         )  # fmt: skip
 
 
-def classify(
-    population: Population, sets: SetTable, bases: list[int], cache: SpanCache, random: np.random.Generator
-) -> Parts:
-    spans, pairs = _members(population, sets, bases, cache)
-    for _ in range(3):
+def classify(population: Population, sets: SetTable, bases: list[int], random: np.random.Generator) -> Parts:
+    members = gather(population, sets, bases)
+    spans, pairs = {v: members.spans(v, population.snapshot.sets) for v in VERSIONS}, members.pairs()
+    for _ in range(DRAWS):
         count = len(sets.definitions)
         try:
             return _classify(population, spans, pairs, (draw(random, count), draw(random, count)))
         except LaneError:
             continue
-    raise AssertionError("three draws of random weights collided")
-
-
-def _members(
-    population: Population, sets: SetTable, bases: list[int], cache: SpanCache
-) -> tuple[dict[int, Spans], Pairs]:
-    """Every base set's spans, and its endpoints as pairs."""
-    listed: dict[int, tuple[list[Span], list[int]]] = {v: ([], []) for v in VERSIONS}
-    packed: dict[int, list[Spans]] = {v: [] for v in VERSIONS}
-    endpoints: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    counts: list[int] = []
-    for number in bases:
-        definition = sets.definitions[number]
-        assert isinstance(definition, Base)
-        for part in definition.parts:
-            for version, found in population.spans(part).items():
-                listed[version][0].extend(found)
-                listed[version][1].extend([number] * len(found))
-            for which in numbers_of(population.network_sets(part)):
-                for version, spans in cache.spans(population.snapshot.sets[which], number).items():
-                    packed[version].append(spans)
-        endpoints.append(numbers_of(population.endpoint_bits(definition.parts)))
-        counts.append(len(endpoints[-1]))
-    owners, owned = np.concatenate(endpoints), np.repeat(np.array(bases, np.int64), counts)
-    order = np.lexsort((owned, owners))
-    joined = {v: Spans.join(v, [Spans.of(v, *listed[v]), *packed[v]]) for v in VERSIONS}
-    return joined, (owners[order], owned[order])
+    raise AssertionError(f"{DRAWS} draws of random weights collided")
 
 
 def _classify(population: Population, spans: dict[int, Spans], pairs: Pairs, weights: Weights) -> Parts:
@@ -171,7 +174,7 @@ def _entries(population: Population, version: int) -> tuple[Keys, U32]:
 
 def _as_parts(
     weights: Weights, spans: dict[int, Spans], pairs: Pairs, intervals: dict[int, Intervals],
-    entries: dict[int, tuple[Keys, U32]], label: U32, first: NDArray[np.int64], lanes: Weights,
+    entries: dict[int, tuple[Keys, U32]], label: U32, first: Indexes, lanes: Weights,
 ) -> Parts:  # fmt: skip
     at = 0
     range_class, entry_class = {}, {}
@@ -183,10 +186,10 @@ def _as_parts(
         mine = np.flatnonzero((first >= at) & (first < end))
         family[mine] = v
         where = first[mine] - at
-        key = np.concatenate([intervals[v].start, entries[v][0]])[where]
+        interval = np.concatenate([np.arange(middle - at), intervals[v].where(entries[v][0])])[where]
         owner = np.concatenate([np.full(middle - at, -1, np.int64), entries[v][1].astype(np.int64)])[where]
-        order = np.argsort(key)
-        representative[v] = (key[order], mine[order], owner[order])
+        order = np.argsort(interval, kind="stable")
+        representative[v] = (interval[order], mine[order], owner[order])
         at = end
     return Parts(
         weights, spans, pairs, intervals, {v: e[0] for v, e in entries.items()}, {v: e[1] for v, e in entries.items()},
@@ -198,25 +201,35 @@ def _as_parts(
 def membership(parts: Parts, sets: SetTable, used: NDArray[np.bool_]) -> tuple[U32, U32]:
     """For each class the referenced sets it is in, as one list cut by offsets."""
     classes, numbers = _base_membership(parts)
-    count = len(sets.definitions)
     derived = [int(n) for n in np.flatnonzero(used) if isinstance(sets.definitions[n], Derived)]
-    if derived:
-        extra = _derived_membership(classes, numbers, sets, derived, len(parts.class_family))
-        classes, numbers = np.concatenate([classes, extra[0]]), np.concatenate([numbers, extra[1]])
+    extra = _derived_membership(classes, numbers, sets, derived, len(parts.class_family)) if derived else None
     kept = used[numbers]
-    pairs = distinct(classes[kept] * count + numbers[kept])
-    offset = np.searchsorted(pairs, np.arange(len(parts.class_family) + 1) * count)
-    return offset.astype(np.uint32), (pairs % count).astype(np.uint32)
+    classes, numbers = classes[kept], numbers[kept]
+    if extra is not None:
+        classes, numbers = np.concatenate([classes, extra[0]]), np.concatenate([numbers, extra[1]])
+    pairs, bits = _sorted_pairs(classes, numbers)
+    offset = np.searchsorted(pairs, np.arange(len(parts.class_family) + 1) << bits)
+    return offset.astype(np.uint32), (pairs & (1 << bits) - 1).astype(np.uint32)
+
+
+def _sorted_pairs(first: Indexes, second: Indexes) -> tuple[Indexes, int]:
+    """`first << bits | second`, sorted, each once."""
+    bits = int(second.max(initial=0)).bit_length()
+    return distinct(first << bits | second), bits
 
 
 def _base_membership(parts: Parts) -> Pairs:
     classes, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for v in VERSIONS:
-        key, label, owner = parts.representative[v]
-        spans = parts.spans[v]
-        which, position = expand(np.searchsorted(key, spans.first), np.searchsorted(key, spans.last, "right"))
+        interval, label, owner = parts.representative[v]
+        spans, cuts = parts.spans[v], parts.intervals[v]
+        before = np.zeros(len(cuts.start) + 1, np.int64)  # representatives before each interval
+        np.cumsum(np.bincount(interval, minlength=len(cuts.start)), out=before[1:])
+        low, high = before[cuts.low], before[cuts.high]
+        covering = np.flatnonzero(high > low)
+        which, position = expand(low[covering], high[covering])
         classes.append(label[position])
-        numbers.append(spans.owner[which].astype(np.int64))
+        numbers.append(spans.owner[covering[which]].astype(np.int64))
         mine = np.flatnonzero(owner >= 0)
         low = np.searchsorted(parts.pairs[0], owner[mine])
         high = np.searchsorted(parts.pairs[0], owner[mine], "right")
@@ -227,11 +240,12 @@ def _base_membership(parts: Parts) -> Pairs:
 
 
 def _derived_membership(
-    classes: NDArray[np.int64], numbers: NDArray[np.int64], sets: SetTable, derived: list[int], class_count: int
+    classes: Indexes, numbers: Indexes, sets: SetTable, derived: list[int], class_count: int
 ) -> Pairs:
-    pairs = distinct(numbers * class_count + classes)
-    bounds = np.searchsorted(pairs, np.arange(len(sets.definitions) + 1) * class_count)
-    members = pairs % class_count
+    pairs, bits = _sorted_pairs(numbers, classes)
+    bounds = np.searchsorted(pairs, np.arange(len(sets.definitions) + 1) << bits).tolist()
+    members = (pairs & (1 << bits) - 1).astype(np.int32)
+    scratch = np.zeros(class_count, bool)
     found = []
     for number in derived:
         definition = sets.definitions[number]
@@ -239,17 +253,19 @@ def _derived_membership(
         inside, outside = (
             [members[bounds[n] : bounds[n + 1]] for n in part] for part in (definition.inside, definition.outside)
         )
-        found.append(derive(inside, outside))
-    return np.concatenate(found), np.repeat(np.array(derived, np.int64), [len(f) for f in found])
+        found.append(derive(inside, outside, scratch))
+    return np.concatenate(found).astype(np.int64), np.repeat(np.array(derived, np.int64), list(map(len, found)))
 
 
-def derive(inside: list[NDArray[np.int64]], outside: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The members of a derived set from those of its parts."""
+def derive(inside: list[Classes], outside: list[Classes], scratch: NDArray[np.bool_]) -> Classes:
+    """The members of a derived set from those of its parts. `scratch`, one place a class, is false before and after."""
     if not inside:
         return distinct(np.concatenate(outside))
+    inside = sorted(inside, key=len)
     found = inside[0]
-    for members in inside[1:]:
-        found = np.intersect1d(found, members, assume_unique=True)
-    for members in outside:
-        found = np.setdiff1d(found, members, assume_unique=True)
+    for wanted, others in ((True, inside[1:]), (False, outside)):
+        for members in others:
+            scratch[members] = True
+            found = found[scratch[found] == wanted]
+            scratch[members] = False
     return found

@@ -9,7 +9,7 @@ accept is either absent, or present as a policy with a `refusal`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Literal
@@ -91,12 +91,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSet:
-    """Labelled prefixes; without a namespace it is a GlobalNetworkSet."""
+    """Labelled prefixes (`Nets`, where there are many); without a namespace it is a GlobalNetworkSet."""
 
     name: str
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    nets: tuple[Prefix, ...] = ()
+    nets: Sequence[Prefix] = ()
 
 
 @dataclass(frozen=True, slots=True)

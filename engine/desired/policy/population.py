@@ -8,11 +8,11 @@ Invariant: agrees with `sets.holds_endpoint` for every endpoint and part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from engine.desired.policy.classes import Span, block_spans
-from engine.desired.policy.index import LabelIndex, bits_of
+from engine.desired.policy.index import LabelIndex, bits_of, numbers_of
 from engine.desired.policy.model import (
     Block,
     CalicoPolicy,
@@ -32,7 +32,7 @@ from engine.desired.policy.order import (
     set_labels,
 )
 from engine.desired.policy.selector import Selector, equals, every, prefixed
-from engine.desired.policy.sets import Known, Listed, Named, Part, Parts, PodsIn, holds_endpoint
+from engine.desired.policy.sets import Known, Listed, Named, Part, PodsIn, holds_endpoint
 
 
 class Population:
@@ -74,26 +74,27 @@ class Population:
         return {name: bits_of(numbers, len(self.endpoints)) for name, numbers in listed.items()}
 
     @cached_property
-    def _named(self) -> dict[tuple[str, int, int], int]:
+    def _named(self) -> dict[tuple[str, int, int], list[int]]:
         listed: dict[tuple[str, int, int], list[int]] = {}
         for number, endpoint in enumerate(self.endpoints):
             for port in endpoint.ports:
-                listed.setdefault((port.name, port.protocol, port.port), []).append(number)
-        return {key: bits_of(numbers, len(self.endpoints)) for key, numbers in listed.items()}
+                owners = listed.setdefault((port.name, port.protocol, port.port), [])
+                if owners[-1:] != [number]:
+                    owners.append(number)
+        return listed
 
     # -- members of sets -----------------------------------------------------
-    def endpoint_bits(self, parts: Parts) -> int:
-        """The endpoints that some part of a set means, addresses aside."""
-        found = 0
-        for part in parts:
-            match part:
-                case PodsIn():
-                    found |= self._pods(part.pods, part.namespaces, part.namespace)
-                case Known(selector):
-                    found |= self._derived.select(selector)
-                case Named(name, protocol, port):
-                    found |= self._named.get((name, protocol, port), 0)
-        return found
+    def members(self, part: Part) -> Sequence[int]:
+        """The endpoints that a part of a set means, ascending, addresses aside."""
+        match part:
+            case Known(selector):
+                return self._derived.numbers(selector)
+            case PodsIn():
+                pods: list[int] = numbers_of(self._pods(part.pods, part.namespaces, part.namespace)).tolist()
+                return pods
+            case Named(name, protocol, port):
+                return self._named.get((name, protocol, port), ())
+        return ()
 
     def _pods(self, pods: Selector, namespaces: Selector | None, namespace: str) -> int:
         inside = self._in_namespace.get(namespace, 0) if namespaces is None else self._namespaces(namespaces)
@@ -110,21 +111,23 @@ class Population:
             self._namespace_bits[selector] = found
         return found
 
-    def spans(self, part: Part) -> dict[int, list[Span]]:
-        """The addresses that a part names without an endpoint, by family."""
+    def spans(self, part: Part) -> Sequence[Span]:
+        """The addresses that a part names without an endpoint."""
         match part:
+            case Span():
+                return (part,)
             case Block():
-                return {part.net.version: block_spans(part)}
+                return block_spans(part)
             case Listed(addresses):
-                return _by_family((a.version, (int(a), int(a))) for a in addresses)
+                return [Span(a.version, int(a), int(a)) for a in addresses]
             case NodePeer(nodes):
                 chosen = [node for node in self.snapshot.nodes.values() if nodes.matches(node.labels)]
-                return _by_family((a.version, (int(a), int(a))) for node in chosen for a in node.addresses)
-        return {}
+                return [Span(a.version, int(a), int(a)) for node in chosen for a in node.addresses]
+        return ()
 
-    def network_sets(self, part: Part) -> int:
-        """The network sets that a part selects, as a bitmap."""
-        return self._sets.select(part.selector) if isinstance(part, Known) else 0
+    def network_sets(self, part: Part) -> Sequence[int]:
+        """The network sets that a part selects, ascending."""
+        return self._sets.numbers(part.selector) if isinstance(part, Known) else ()
 
     # -- subjects ------------------------------------------------------------
     def subject(self, policy: Policy) -> int:
@@ -136,13 +139,6 @@ class Population:
         return self._derived.select(calico_subject(policy)) & (
             self._in_namespace.get("", 0) if policy.hosts_only else -1
         )
-
-
-def _by_family(found: Iterable[tuple[int, Span]]) -> dict[int, list[Span]]:
-    spans: dict[int, list[Span]] = {}
-    for version, span in found:
-        spans.setdefault(version, []).append(span)
-    return spans
 
 
 def calico_subject(policy: CalicoPolicy) -> Selector:
@@ -157,13 +153,13 @@ def calico_subject(policy: CalicoPolicy) -> Selector:
     return every(*parts)
 
 
-def is_subject(policy: Policy, endpoint: Endpoint, snapshot: Snapshot) -> bool:
-    """`Population.subject` for one endpoint."""
+def is_subject(
+    policy: Policy, subject: Selector, endpoint: Endpoint, labels: Mapping[str, str], snapshot: Snapshot
+) -> bool:
+    """`Population.subject` for one endpoint. `subject`: the `calico_subject` of a Calico policy; `labels`: derived."""
     match policy:
         case KubernetesPolicy():
             return endpoint.namespace == policy.namespace and policy.subject.matches(endpoint.labels)
         case ClusterPolicy():
             return holds_endpoint(PodsIn(policy.subject.pods, policy.subject.namespaces), endpoint, snapshot)
-    if policy.hosts_only and not endpoint.is_host:
-        return False
-    return calico_subject(policy).matches(endpoint_labels(snapshot, endpoint))
+    return (endpoint.is_host or not policy.hosts_only) and subject.matches(labels)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.desired.policy.assembly import Assembly, endpoint_blocks, group_key
-from engine.desired.policy.classes import U64
-from engine.desired.policy.dependents import Leaf
+from engine.desired.policy.assembly import Assembly, endpoint_blocks, group_key, with_room
+from engine.desired.policy.classes import U64, Keys
 from engine.desired.policy.membership import VERSIONS
 from engine.desired.policy.model import Endpoint, Snapshot
 from engine.desired.policy.order import endpoint_labels
 from engine.desired.policy.population import is_subject
 from engine.desired.policy.program import Program, Table
+from engine.desired.policy.selector import Leaf
 from engine.desired.policy.sets import NOTHING, OWN_NODE, Base, Derived, holds_endpoint
 
 
@@ -63,17 +63,13 @@ def _renewed(assembly: Assembly, endpoint: Endpoint, generation: int) -> Assembl
     return assembly
 
 
-def _candidates(table: dict[Leaf, list[int]], touched: set[Leaf]) -> set[int]:
-    return {number for leaf in touched for number in table.get(leaf, ())}
-
-
 def _toggle_sets(assembly: Assembly, number: int, touched: set[Leaf]) -> list[int]:
     """Base sets that the endpoint entered or left."""
     held = assembly.endpoint_sets(number)
     population = assembly.population
     endpoint = population.endpoints[number]
     toggled = []
-    for candidate in _candidates(assembly.dependents.sets, touched):
+    for candidate in assembly.dependents.sets_of(touched):
         definition = assembly.sets.definitions[candidate]
         assert isinstance(definition, Base)
         holds = any(holds_endpoint(part, endpoint, population.snapshot) for part in definition.parts)
@@ -88,9 +84,11 @@ def _toggle_policies(assembly: Assembly, number: int, touched: set[Leaf]) -> boo
     population = assembly.population
     applied = set(assembly.groups.applied[number].tolist())
     old = frozenset(applied)
-    for candidate in _candidates(assembly.dependents.policies, touched):
+    endpoint, subjects = population.endpoints[number], assembly.dependents.subjects
+    labels = endpoint_labels(population.snapshot, endpoint)
+    for candidate in assembly.dependents.policies_of(touched):
         policy = assembly.layout.policies[candidate]
-        if is_subject(policy, population.endpoints[number], population.snapshot):
+        if is_subject(policy, subjects[candidate], endpoint, labels, population.snapshot):
             applied.add(candidate)
         else:
             applied.discard(candidate)
@@ -149,8 +147,7 @@ def _append(assembly: Assembly, name: str, array: NDArray[Any], *values: object)
     size = len(array) + len(values)
     buffer = assembly.buffers.get(name)
     if buffer is None or array.base is not buffer or len(buffer) < size:
-        buffer = assembly.buffers[name] = np.empty(max(2 * size, 1024), array.dtype)
-        buffer[: len(array)] = array
+        buffer = assembly.buffers[name] = with_room(array)
     buffer[len(array) : size] = values
     return buffer[:size]
 
@@ -192,16 +189,16 @@ def _class_sets(
     program: Program,
     number: int,
     version: int,
-    address: NDArray[np.generic],
+    address: Keys,
     old: int,
     toggled: list[int],
 ) -> list[int]:
     """The referenced sets of a new class: those of the old one, but for what the toggled sets decide."""
     sets = set(program.class_sets[program.class_offset[old] : program.class_offset[old + 1]].tolist())
-    spans = assembly.parts.spans[version]
-    around = set(spans.owner[(spans.first <= address) & (spans.last >= address)].tolist())
-    bases = around | assembly.endpoint_sets(number)
-    decided = {d for base in toggled for d in assembly.dependents.derived.get(base, ())}
+    decided = assembly.dependents.derived_from(toggled)
+    definitions = [assembly.sets.definitions[derived] for derived in decided]
+    asked = {base for d in definitions if isinstance(d, Derived) for base in (*d.inside, *d.outside)}
+    bases = assembly.parts.spans[version].around(address, {*toggled, *asked}) | assembly.endpoint_sets(number)
     for base in toggled:
         if assembly.used[base]:
             (sets.add if base in bases else sets.discard)(base)

@@ -178,6 +178,24 @@ def labels_of(selector: Selector) -> Iterator[str]:
                 yield from labels_of(part)
 
 
+Leaf = tuple[str, str | None]  # a label and the value that counts, or any
+
+
+def leaves(selector: Selector) -> Iterator[Leaf]:
+    """What a change has to touch to change the answer."""
+    match selector:
+        case In(label, values):
+            for value in values:
+                yield label, value
+        case Has(label) | Text(label):
+            yield label, None
+        case Not(inner):
+            yield from leaves(inner)
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from leaves(part)
+
+
 def rewrite(selector: Selector, leaf: Callable[[Selector], Selector]) -> Selector:
     """The same tree with every leaf replaced."""
     match selector:

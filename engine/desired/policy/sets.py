@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.desired.policy.classes import Span
 from engine.desired.policy.model import Block, Endpoint, NodePeer, Snapshot
 from engine.desired.policy.order import endpoint_labels, namespace_labels
-from engine.desired.policy.selector import Selector, labels_of
+from engine.desired.policy.selector import In, Leaf, Selector, labels_of, leaves
 from engine.model import Address
 
 NOTHING: Final = 0  # the empty set; its complement is every address
@@ -53,7 +54,7 @@ class Listed:
     addresses: tuple[Address, ...]
 
 
-Part = Block | PodsIn | Known | Named | Listed | NodePeer
+Part = Span | Block | PodsIn | Known | Named | Listed | NodePeer
 Parts = tuple[Part, ...]  # their union
 
 
@@ -115,24 +116,47 @@ class SetTable:
     """Gives equal sets equal numbers. A reference is number * 2, plus 1 for the complement."""
 
     definitions: list[Base | Derived] = field(default_factory=lambda: [Base(()), Base(())])
+    by_label: dict[Leaf, list[int]] = field(default_factory=dict)  # what a label may take an endpoint into
     _numbers: dict[Base | Derived, int] = field(default_factory=lambda: {Base(()): NOTHING})
+    _bases: dict[Parts, int] = field(default_factory=dict)
+
+    def base(self, parts: Parts) -> int:
+        found = self._bases.get(parts)
+        if found is None:
+            found = self._bases[parts] = self.number(Base(parts))
+        return found
 
     def number(self, definition: Base | Derived) -> int:
         found = self._numbers.get(definition)
         if found is None:
             found = self._numbers[definition] = len(self.definitions)
             self.definitions.append(definition)
+            if isinstance(definition, Base):
+                self._note_labels(definition, found)
         return found
+
+    def _note_labels(self, definition: Base, number: int) -> None:
+        for part in definition.parts:
+            selector = part.selector if isinstance(part, Known) else part.pods if isinstance(part, PodsIn) else None
+            if isinstance(selector, In) and len(selector.values) == 1:
+                (value,) = selector.values
+                self.by_label.setdefault((selector.label, value), []).append(number)
+            elif selector is not None:
+                for leaf in set(leaves(selector)):
+                    self.by_label.setdefault(leaf, []).append(number)
 
     def reference(self, literals: Iterable[Literal]) -> int:
         """The intersection of all literals as one reference; of none: any address."""
         literals = tuple(literals)
+        if len(literals) == 1:
+            ((parts, negated),) = literals
+            return self.base(parts) << 1 | negated
         if not literals:
             return ANY
         inside: set[int] = set()
         outside: set[int] = set()
         for parts, negated in literals:
-            (outside if negated else inside).add(self.number(Base(parts)))
+            (outside if negated else inside).add(self.base(parts))
         outside.discard(NOTHING)
         if NOTHING in inside or inside & outside:
             return NOTHING << 1

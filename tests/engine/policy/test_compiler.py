@@ -8,9 +8,10 @@ from ipaddress import ip_address, ip_network
 import numpy as np
 import pytest
 
+from engine.desired.policy import classes as classes_module
 from engine.desired.policy import compiler as compiler_module
 from engine.desired.policy import membership
-from engine.desired.policy.classes import L4Classes, LaneError, block_spans, distinct, expand, group
+from engine.desired.policy.classes import L4Classes, LaneError, Spans, block_spans, distinct, expand, group
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.model import (
     Action,
@@ -123,14 +124,32 @@ def test_block_spans():
         ip_network("10.0.0.0/29"), (ip_network("10.0.0.2/31"), ip_network("10.0.0.7/32"), ip_network("10.0.0.2/32"))
     )
     base = int(ip_address("10.0.0.0"))
-    assert [(a - base, b - base) for a, b in block_spans(block)] == [(0, 1), (4, 6)]
+    assert [(a - base, b - base) for _, a, b in block_spans(block)] == [(0, 1), (4, 6)]
     assert block_spans(Block(ip_network("10.0.0.0/31"), (ip_network("10.0.0.0/32"), ip_network("10.0.0.1/32")))) == []
 
 
 def test_group_sees_a_collision_of_one_lane():
     with pytest.raises(LaneError):
         group((np.array([1, 1], np.uint64), np.array([2, 3], np.uint64)))
-    assert group((np.array([5, 4, 5], np.uint64), np.array([1, 2, 1], np.uint64))).label.tolist() == [0, 1, 0]
+    with pytest.raises(LaneError):  # sums that differ only where the places of items are kept
+        group((np.array([4, 5], np.uint64), np.array([1, 2], np.uint64)))
+
+
+@pytest.mark.parametrize("many", [0, 1 << 20])
+def test_group_numbers_classes_by_their_first_item(many, monkeypatch):
+    monkeypatch.setattr(classes_module, "MANY", many)
+    lane = np.array([5 << 40, 4 << 40, 5 << 40, 9 << 40, 4 << 40], np.uint64)
+    found = group((lane, lane))
+    assert found.label.tolist() == [0, 1, 0, 2, 1]
+    assert found.first.tolist() == [0, 1, 3]
+
+
+def test_spans_around_an_address():
+    u32 = lambda *numbers: np.array(numbers, np.uint32)  # noqa: E731
+    spans = Spans(u32(10, 20, 5, 0), u32(20, 30, 5, 99), u32(2, 3, 2, 7), 2)
+    assert spans.around(u32(5), (2, 3, 7)) == {2, 7}
+    assert spans.around(u32(20), (2, 3, 4)) == {2, 3}
+    assert spans.around(u32(100), (2, 3, 7)) == set()
 
 
 def test_expand_and_distinct():
@@ -258,5 +277,8 @@ def test_relabel_needs_a_compilation():
 
 def test_derive():
     ints = lambda *numbers: np.array(numbers)  # noqa: E731
-    assert membership.derive([ints(1, 2, 3), ints(2, 3, 4)], [ints(3)]).tolist() == [2]
-    assert membership.derive([], [ints(1, 3), ints(2, 3)]).tolist() == [1, 2, 3]
+    scratch = np.zeros(8, bool)
+    assert membership.derive([ints(1, 2, 3), ints(2, 3, 4)], [ints(3)], scratch).tolist() == [2]
+    assert membership.derive([ints(3, 4, 5, 6), ints(4, 6)], [], scratch).tolist() == [4, 6]
+    assert membership.derive([], [ints(1, 3), ints(2, 3)], scratch).tolist() == [1, 2, 3]
+    assert not scratch.any()
