@@ -82,6 +82,7 @@ class Node:
         self._addresses: Addresses | None = None
         self._desired = Desired()
         self._underlay = Underlay()
+        self._read: tuple[Config, Facts] | None = None
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
         self._recompute = Recomputation()
@@ -221,7 +222,9 @@ class Node:
 
     def _facts(self, config: Config) -> Facts:
         """What the file says, and the pods that runtimes attached."""
-        facts = config.facts()
+        if self._read is None or self._read[0] is not config:
+            self._read = config, config.facts()  # once: there may be many thousand peers and routes in it
+        facts = self._read[1]
         residents = self._residents.pods() if self._residents is not None else ()
         return replace(facts, pods=(*facts.pods, *residents)) if residents else facts
 
@@ -435,7 +438,7 @@ class Node:
     def _status(self, config_file: str) -> views.Status:
         running = self._running
         counters = running.plane.counters()
-        facts = self.config.facts()
+        facts = self._facts(self.config)
         return views.Status(
             node=facts.node.name,
             version=version(),

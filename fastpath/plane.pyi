@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Self
+from typing import Literal, Self
+
+from numpy import uint8, uint32, uint64
+from numpy.typing import NDArray
 
 from fastpath.port.port import Port
 from fastpath.table.fib import Fib
@@ -78,6 +81,18 @@ class Plane:
         """Add or replace the route for `prefix`. ValueError for an unknown adjacency."""
     def remove_route(self, prefix: Prefix) -> None:
         """KeyError when there is no route for exactly `prefix`."""
+    def set_routes(
+        self,
+        version: Literal[4, 6],
+        addresses: NDArray[uint32] | NDArray[uint64],
+        lengths: NDArray[uint8],
+        adjacencies: NDArray[uint32],
+    ) -> None:
+        """Add, replace or (adjacency 0) withdraw many routes of one family, as one change for every packet.
+
+        `addresses`: uint32 of shape (n,) for version 4, uint64 of shape (n, 2), upper half first, for version 6,
+        host order. ValueError, and nothing changed, for an unknown adjacency or a prefix that is none.
+        """
     def routes(self) -> dict[Prefix, int]:
         """All routes, IPv4 first, in order of address and length."""
     def lookup(self, address: Address) -> tuple[Prefix, int] | None:

@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+import numpy
+
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -81,6 +83,7 @@ cdef class Plane:
     cdef bytes key
     cdef dict ports                # number -> open port
     cdef dict adjacencies          # number -> value
+    cdef dict spreads              # of these, the Spread ones
     cdef list spare_ports          # numbers to use again, after a grace period
     cdef list spare_adjacencies
     cdef list threads
@@ -94,7 +97,7 @@ cdef class Plane:
             raise ValueError(f"hash_key must be 8 bytes, not {len(self.key)}")
         self.reclaimer = Reclaimer(workers=workers)
         self.fib = Fib(self.reclaimer)
-        self.ports, self.adjacencies = {}, {}
+        self.ports, self.adjacencies, self.spreads = {}, {}, {}
         self.spare_ports, self.spare_adjacencies = [], []
         self.threads = []
         self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -243,6 +246,9 @@ cdef class Plane:
         cdef adjacency *record = adjacency_record(number, value, self.ports)
         self.publish(&self.shared.adjacencies[<uint32_t>number], record)
         self.adjacencies[number] = value
+        self.spreads.pop(number, None)
+        if isinstance(value, Spread):
+            self.spreads[number] = value
         return number
 
     def remove_adjacency(self, int number):
@@ -254,11 +260,12 @@ cdef class Plane:
             raise ValueError(f"adjacency {number} is a member of Spread {self.groups_of(number)[0]}")
         self.publish(&self.shared.adjacencies[number], NULL)
         del self.adjacencies[number]
+        self.spreads.pop(number, None)
         self.spare_adjacencies.append(number)
 
     cdef list groups_of(self, int number):
         """The Spread adjacencies that have this one as a member."""
-        return [n for n, value in self.adjacencies.items() if isinstance(value, Spread) and number in value.members]
+        return [n for n, value in self.spreads.items() if number in value.members]
 
     # -- routes ----------------------------------------------------------
     def set_route(self, prefix, int adjacency):
@@ -277,6 +284,21 @@ cdef class Plane:
             raise KeyError(f"there is no route for {prefix}")
         self.fib.remove(prefix)
         self.references[<uint32_t>before] -= 1
+        self.reclaimer.reclaim()
+
+    def set_routes(self, int version, addresses, lengths, adjacencies):
+        numbers, uses = numpy.unique(adjacencies, return_counts=True)
+        for number in numbers.tolist():
+            if number and number not in self.adjacencies:
+                raise ValueError(f"there is no adjacency {number}")
+        before = self.fib.change(version, addresses, lengths, adjacencies)
+        for number, n in zip(numbers.tolist(), uses.tolist()):
+            if number:
+                self.references[<uint32_t>number] += <uint32_t>n
+        numbers, uses = numpy.unique(before, return_counts=True)
+        for number, n in zip(numbers.tolist(), uses.tolist()):
+            if number:
+                self.references[<uint32_t>number] -= <uint32_t>n
         self.reclaimer.reclaim()
 
     def routes(self):

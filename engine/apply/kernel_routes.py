@@ -20,7 +20,7 @@ from engine.apply.bell import Heard
 from engine.apply.delta import Kind
 from engine.apply.links import ROUTE_PROTOCOL
 from engine.apply.refusal import refusal
-from engine.apply.route_message import FAMILIES, Found
+from engine.apply.route_message import FAMILIES, Found, Verb
 from engine.apply.route_socket import RouteSocket
 from engine.errors import KernelError, TowpathError
 from engine.model import Address, Prefix
@@ -76,22 +76,22 @@ class KernelRouteDriver:
         known = cast("dict[Hashable, object]", self.actual())
         device = self._index()
         failed: dict[Hashable, TowpathError] = {}
-        by_sequence: dict[int, Hashable] = {}
         numbered: list[tuple[int, bytes]] = []
+        asked: list[tuple[int, Hashable, object | None, Verb | None]] = []
         for key, value in wanted.items():
             if value == () and not device:
                 failed[key] = KernelError(f"device {self._device()} is missing", where=f"kernel route {key}")
                 continue
+            verb: Verb | None = None if value is None else "replace" if key in known else "add"
             sequence = self._socket.next_sequence()
-            by_sequence[sequence] = key
-            numbered.append((sequence, self._message(sequence, cast(Prefix, key), value, device)))
+            numbered.append((sequence, _message(sequence, cast(Prefix, key), verb, cast("Via | None", value), device)))
+            asked.append((sequence, key, value, verb))
         refused = self._send(numbered)
-        for sequence, key in by_sequence.items():
+        for sequence, key, value, verb in asked:
             number = refused.get(sequence, 0)
-            value = wanted[key]
-            if number and not (value is None and number in _GONE):
-                failed[key] = _refusal(number, key, value, known)
-            elif value is None:
+            if number and not (verb is None and number in _GONE):
+                failed[key] = _refusal(number, key, verb)
+            elif verb is None:
                 known.pop(key, None)
             else:
                 known[key] = value
@@ -113,14 +113,6 @@ class KernelRouteDriver:
         if heard.devices:  # routes go with a device or an address, and nothing says which
             return True
         return any(news.protocol == ROUTE_PROTOCOL or news.prefix in known for news in heard.routes)
-
-    def _message(self, sequence: int, prefix: Prefix, value: object | None, device: int) -> bytes:
-        if value is None:
-            return route_message.removal(sequence, prefix, ROUTE_PROTOCOL)
-        via = cast(Via, value)
-        verb: route_message.Verb = "replace" if prefix in self.actual() else "add"
-        hops = route_message.next_hops(via, device)
-        return route_message.setting(verb, sequence, prefix, ROUTE_PROTOCOL, hops, linked=not via)
 
     def _send(self, numbered: list[tuple[int, bytes]]) -> Mapping[int, int]:
         try:
@@ -156,7 +148,13 @@ def _via_of(route: Found, host_device: int) -> object:
     return tuple(sorted(named, key=str)) if len(named) == len(gateways) else None
 
 
-def _refusal(number: int, prefix: Hashable, value: object | None, known: Mapping[Hashable, object]) -> KernelError:
-    verb = "del" if value is None else "replace" if prefix in known else "add"
+def _message(sequence: int, prefix: Prefix, verb: Verb | None, via: Via | None, device: int) -> bytes:
+    if verb is None:
+        return route_message.removal(sequence, prefix, ROUTE_PROTOCOL)
+    hops = route_message.next_hops(via or (), device)
+    return route_message.setting(verb, sequence, prefix, ROUTE_PROTOCOL, hops, linked=not via)
+
+
+def _refusal(number: int, prefix: Hashable, verb: Verb | None) -> KernelError:
     error = OSError(number, os.strerror(number))
-    return refusal(error, where=f"kernel route {prefix}", doing=f"cannot {verb} it")
+    return refusal(error, where=f"kernel route {prefix}", doing=f"cannot {verb or 'del'} it")

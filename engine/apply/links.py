@@ -90,14 +90,14 @@ def netlink() -> Iterator[Netlink]:
         yield route
 
 
-def read(ip: Netlink, name: str) -> DeviceState | None:
-    """The device called `name`, or None."""
+def read(ip: Netlink, name: str, *, routes: bool = True) -> DeviceState | None:
+    """The device called `name`, or None. Without `routes` those through it are not listed: there may be very many."""
     indices = ip.link_lookup(ifname=name)
     if not indices:
         return None
     link = next(iter(ip.get_links(indices[0])))
     info = link.get_attr("IFLA_LINKINFO")
-    through = dict(_routes(ip, indices[0]))
+    through = dict(_routes(ip, indices[0])) if routes else {}
     return DeviceState(
         index=indices[0],
         kind=str(info.get_attr("IFLA_INFO_KIND")) if info else "",
@@ -130,7 +130,7 @@ def delete(ip: Netlink, name: str) -> None:
 
 def configure(ip: Netlink, wanted: DeviceSettings, *, where: str) -> bool:
     """Make the existing device as `wanted`; whether anything had to be changed."""
-    state = read(ip, wanted.name)
+    state = read(ip, wanted.name, routes=wanted.routes is not None)
     if state is None:
         raise KernelError(f"device {wanted.name} is gone", where=where, remedy="it is made again at the next try")
     try:
@@ -164,7 +164,7 @@ def bring_loopback_up(ip: Netlink) -> None:
 
 
 def _is_tun(ip: Netlink, name: str) -> bool:
-    state = read(ip, name)
+    state = read(ip, name, routes=False)
     return state is not None and state.kind == "tun"
 
 

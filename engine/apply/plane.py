@@ -10,13 +10,14 @@ the port the moment the port is there.
 
 from __future__ import annotations
 
-import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
+from engine.apply.route_change import RouteChange
 from engine.errors import TowpathError
 from engine.model import Address, Prefix, TunnelPort, Via
 
@@ -112,6 +113,11 @@ def _key(vias: tuple[Via, ...]) -> AdjacencyKey:
     return tuple(_key((via,)) for via in vias)
 
 
+def _owners(vias: tuple[Via, ...]) -> set[Owner]:
+    """The ports that these next hops lead through."""
+    return {(via.kind, via.target) for via in vias if via.kind != "reject"}
+
+
 class Forwarding:
     """The plane's tables as last written, by name."""
 
@@ -120,6 +126,9 @@ class Forwarding:
         self.ports: dict[Owner, int] = {}
         self.attached: dict[Owner, Port] = {}
         self.slots: dict[AdjacencyKey, Slot] = {}
+        self._through: defaultdict[Owner, dict[AdjacencyKey, Slot]] = defaultdict(
+            dict
+        )  # slots by what they lead through
         self.routes: dict[Prefix, tuple[Via, ...]] = {}
         self._peer_numbers: dict[str, int] = {}
         self._last_peer_number = 0
@@ -147,17 +156,18 @@ class Forwarding:
     def _point(self, owner: Owner) -> None:
         """Resolve again what leads through `owner`: single next hops first, then the spreads over them."""
         for spreads in (False, True):
-            for slot in self.slots.values():
-                if bool(slot.members) is spreads and any((via.kind, via.target) == owner for via in slot.vias):
+            for slot in self._through.get(owner, {}).values():
+                if bool(slot.members) is spreads:
                     self._update(slot, slot.vias)
 
     # -- adjacencies ---------------------------------------------------------
     def slot_of(self, vias: tuple[Via, ...]) -> Slot | None:
         return self.slots.get(_key(vias))
 
-    def _acquire(self, vias: tuple[Via, ...]) -> Slot:
+    def acquire(self, vias: tuple[Via, ...]) -> Slot:
         """The slot that means `vias`, used once more."""
-        slot = self.slots.get(_key(vias))
+        key = _key(vias)
+        slot = self.slots.get(key)
         if slot is not None:
             if slot.vias != vias:
                 for via in vias if slot.members else ():
@@ -167,25 +177,32 @@ class Forwarding:
             return slot
         members = vias if len(vias) > 1 else ()
         for via in members:
-            self._acquire((via,))
+            self.acquire((via,))
         try:
             value = self._resolve(vias)
             slot = Slot(self.plane.set_adjacency(value), vias, value, 1, tuple(_key((via,)) for via in members))
         except BaseException:
             for via in members:
-                self._release((via,))
+                self.release((via,))
             raise
-        self.slots[_key(vias)] = slot
+        self.slots[key] = slot
+        for owner in _owners(vias):
+            self._through[owner][key] = slot
         return slot
 
-    def _release(self, vias: tuple[Via, ...]) -> None:
-        slot = self.slots[_key(vias)]
-        slot.users -= 1
+    def release(self, vias: tuple[Via, ...], times: int = 1) -> None:
+        key = _key(vias)
+        slot = self.slots[key]
+        slot.users -= times
         if slot.users == 0:
             self.plane.remove_adjacency(slot.number)
-            del self.slots[_key(vias)]
+            del self.slots[key]
+            for owner in _owners(vias):
+                self._through[owner].pop(key, None)
+                if not self._through[owner]:
+                    del self._through[owner]
             for via in vias if slot.members else ():
-                self._release((via,))
+                self.release((via,))
 
     def _update(self, slot: Slot, vias: tuple[Via, ...]) -> None:
         value = self._resolve(vias)
@@ -215,22 +232,29 @@ class Forwarding:
 
     # -- routes and peers ----------------------------------------------------
     def set_route(self, prefix: Prefix, vias: tuple[Via, ...]) -> None:
-        before = self.routes.get(prefix)
-        slot = self._acquire(vias)
-        try:
-            if before is None or _key(before) != _key(vias):
-                self.plane.set_route(prefix, slot.number)
-        except BaseException:
-            self._release(vias)
-            raise
-        self.routes[prefix] = vias
-        if before is not None:
-            self._release(before)
+        for error in self.change_routes({prefix: vias}).values():
+            raise error
 
     def remove_route(self, prefix: Prefix) -> None:
-        with contextlib.suppress(KeyError):
-            self.plane.remove_route(prefix)
-        self._release(self.routes.pop(prefix))
+        self.change_routes({prefix: None})
+
+    def change_routes(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> dict[Prefix, TowpathError]:
+        """Set these routes, or remove them where there is no next hop, as one change; those that were refused."""
+        change = RouteChange(self)
+        try:
+            for prefix, vias in wanted.items():
+                change.add(prefix, vias, self.routes.get(prefix))
+            change.publish()
+        except BaseException:
+            change.undo()
+            raise
+        for prefix, vias in change.done:
+            if vias is None:
+                self.routes.pop(prefix, None)
+            else:
+                self.routes[prefix] = vias
+        change.release_what_was()
+        return change.refused
 
     def peer_number(self, name: str) -> int:
         """The number guard knows the peer by; never given to another peer."""
@@ -310,7 +334,7 @@ class PeersDriver:
     forwarding: Forwarding
     kind: Kind = Kind.PEERS
     drifts: bool = False
-    _value: dict[Address, str] | None = None
+    _value: Mapping[Address, str] | None = None
 
     def actual(self) -> Mapping[Hashable, object]:
         return {} if self._value is None else {"peers": self._value}
@@ -318,7 +342,7 @@ class PeersDriver:
     def set(self, key: Hashable, value: object) -> None:
         peers = cast("Mapping[Address, str]", value)
         self.forwarding.set_peers(peers)
-        self._value = dict(peers)
+        self._value = peers
 
     def remove(self, key: Hashable) -> None:
         self.forwarding.set_peers({})
@@ -339,3 +363,7 @@ class RouteDriver:
 
     def remove(self, key: Hashable) -> None:
         self.forwarding.remove_route(cast(Prefix, key))
+
+    def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
+        routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
+        return cast("Mapping[Hashable, TowpathError]", self.forwarding.change_routes(routes))

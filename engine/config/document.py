@@ -1,6 +1,6 @@
 """TOML text -> its tree and the line on which every key stands.
 
-Owns: the two readings of the text: tomllib for the values, a scanner for the lines.
+Owns: the two readings of the text: tomllib for the values, and a scanner for the lines.
 Never: judges a key or a value.
 Invariant: the scanner sees only text that tomllib has accepted, so it may be
 simple; a path it did not record falls back to the nearest one above.
@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from engine.errors import ConfigError
@@ -32,10 +33,19 @@ _REMEDIES = {
 }
 
 
-@dataclass(slots=True)
+@dataclass
 class Document:
+    """What a text says. Where it says it is found out when somebody asks, which a good text gives no reason for."""
+
     tree: dict[str, Any]
-    lines: dict[Path, int] = field(default_factory=dict)
+    text: str
+
+    @cached_property
+    def lines(self) -> dict[Path, int]:
+        try:
+            return _Scanner(self.text.replace("\r\n", "\n")).scan()
+        except RecursionError:
+            return {}
 
     def line(self, path: Path) -> int:
         """The line of the key at `path`, or of the nearest key or table above it; 0 when there is none."""
@@ -50,7 +60,6 @@ def read(text: str, file: str) -> Document:
     try:
         text.encode()  # half of a surrogate pair is no text, and could not be printed in any message
         tree = tomllib.loads(text)
-        lines = _Scanner(text.replace("\r\n", "\n")).scan()
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, file) from error
     except UnicodeEncodeError as error:
@@ -60,7 +69,7 @@ def read(text: str, file: str) -> Document:
         raise ConfigError("values are nested too deeply", where=file, remedy="remove the inner lists") from error
     except ValueError as error:
         raise ConfigError(f"a value cannot be read: {error}", where=file, remedy="correct the value") from error
-    return Document(tree, lines)
+    return Document(tree, text)
 
 
 def _syntax_error(message: str, text: str, file: str) -> ConfigError:

@@ -8,7 +8,8 @@ Invariant: the same input gives an equal Config; where a value came from is no p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from msgspec import Struct
@@ -24,12 +25,17 @@ from engine.config.shape import build
 from engine.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loaded:
-    """A Config, and for each of its keys (`network.mtu`) what set it."""
+    """A Config, and what set each of its keys."""
 
     config: Config
-    origins: Mapping[str, str]
+    report: Report = field(repr=False, compare=False)
+
+    @cached_property
+    def origins(self) -> Mapping[str, str]:
+        """`network.mtu` -> "towpath.toml:3", "flag network.mtu", "default" ..."""
+        return {key_text(path): self.report.origin(path) for path, _ in values(self.config)}
 
 
 def parse(
@@ -66,7 +72,7 @@ def load(
         config = replace(config, node=replace(config.node, name=_from_hostname(hostname, file)))
         origins["node", "name"] = "host name"
     report.check(*rules.all_rules(config, report))
-    return Loaded(config, {key_text(path): report.origin(path) for path, _ in values(config)})
+    return Loaded(config, report)
 
 
 def _from_hostname(hostname: str, file: str) -> str:

@@ -24,7 +24,7 @@ from engine.config.report import Report, nearest
 
 S = TypeVar("S", bound=Struct)
 
-LARGEST_LIST = 65536  # elements of one list; beyond, the file is not a configuration
+LARGEST_LIST = 131072  # elements of one list; beyond, the file is not a configuration
 _BAD: Any = object()  # what a key holds whose value was reported
 
 

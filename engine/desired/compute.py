@@ -9,7 +9,7 @@ repetition of pods, peers and routes, nor anything that was before, shows in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from engine.desired.addressing import (
@@ -102,6 +102,7 @@ class _Computation:
     facts: Facts
     underlay: Underlay
     local: tuple[Interface, ...]
+    known: dict[tuple[str, int], tuple[Via, ...]] = field(default_factory=dict)  # next hops by peer and IP version
 
     def shared(self) -> _Shared:
         mtu = self.mtu()
@@ -144,6 +145,13 @@ class _Computation:
             return tunnel_via(self.facts, peer, encapsulation, (local, remote), self.underlay)
         return replace(self.to_host(mtu), peer=peer.name, remote=remote) if self.facts.host.enabled else UNREACHABLE
 
+    def by_peer(self, peer: Peer, inner: int, mtu: int) -> tuple[Via, ...]:
+        """The next hop alone; always the same value for the same peer, however many prefixes it serves."""
+        found = self.known.get((peer.name, inner))
+        if found is None:
+            found = self.known[peer.name, inner] = (self.via(peer, inner, mtu),)
+        return found
+
     def to_host(self, mtu: int, *, transit: bool = True) -> Via:
         return Via("host", "host", mtu=mtu, transit=transit) if self.facts.host.enabled else UNREACHABLE
 
@@ -169,7 +177,7 @@ class _Computation:
             yield Offer(route.prefix, Preference.STATIC, self.static(route, peers, mtu))
         for peer in facts.peers:
             for prefix in peer.prefixes:
-                yield Offer(prefix, Preference.PEER, (self.via(peer, prefix.version, mtu),))
+                yield Offer(prefix, Preference.PEER, self.by_peer(peer, prefix.version, mtu))
         for prefix in facts.node.prefixes:
             yield Offer(prefix, Preference.FALLBACK, (UNREACHABLE,))
             if facts.host.enabled:
@@ -180,8 +188,10 @@ class _Computation:
             return (self.to_host(mtu),)
         if route.via[0] in SPECIAL_NEXT_HOPS:
             return (Via("reject", route.via[0]),)
-        known = [peers[name] for name in route.via if name in peers]
-        return tuple(self.via(peer, route.prefix.version, mtu) for peer in known) or (UNREACHABLE,)
+        known = [self.by_peer(peers[name], route.prefix.version, mtu) for name in route.via if name in peers]
+        if len(known) == 1:
+            return known[0]
+        return tuple(via for vias in known for via in vias) or (UNREACHABLE,)
 
     # -- the rest ----------------------------------------------------------------
     def tunnels(self) -> Iterator[TunnelPort]:
@@ -215,6 +225,8 @@ class _Computation:
 
 def _one_host_port(vias: tuple[Via, ...]) -> tuple[Via, ...]:
     """Several bare peers are one next hop to us: the host port. Which of them, the kernel chooses."""
+    if len(vias) == 1:
+        return vias
     bare = [via for via in vias if via.kind == "host"]
     if len(bare) < 2:
         return vias

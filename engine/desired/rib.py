@@ -45,7 +45,12 @@ def best(offers: Iterable[Offer]) -> dict[Prefix, tuple[Via, ...]]:
     by_prefix: defaultdict[Prefix, list[Offer]] = defaultdict(list)
     for offer in offers:
         by_prefix[offer.prefix].append(offer)
-    return {prefix: _merge(_preferred(group)) for prefix, group in by_prefix.items()}
+    return {prefix: _chosen(group) for prefix, group in by_prefix.items()}
+
+
+def _chosen(offers: list[Offer]) -> tuple[Via, ...]:
+    alone = len(offers) == 1 and len(offers[0].vias) == 1  # the usual case, and nothing to choose
+    return offers[0].vias if alone else _merge(_preferred(offers))
 
 
 def _preferred(offers: list[Offer]) -> set[Via]:

@@ -77,7 +77,7 @@ class HostDriver:
         if self._device is None:
             return
         with netlink() as ip:
-            state = read(ip, self._device.name)
+            state = read(ip, self._device.name, routes=False)
             if state is not None and not matches(state, settings_of(self._device)):
                 configure(ip, settings_of(self._device), where=_where(self._device))
         if state is None:
@@ -89,7 +89,7 @@ class HostDriver:
             for name in named_by_alias(ip, _ALIAS):
                 if name != wanted.name:
                     delete(ip, name)
-            state = read(ip, wanted.name)
+            state = read(ip, wanted.name, routes=False)
             if state is not None and not state.is_ours:
                 remedy = "remove it, or set another host.name"
                 raise KernelError(f"device {wanted.name} exists and is not Towpath's", where=where, remedy=remedy)

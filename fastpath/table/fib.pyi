@@ -22,6 +22,13 @@ class Fib:
         lengths: NDArray[uint8],
         values: NDArray[uint32],
     ) -> None: ...
+    def change(
+        self,
+        version: Literal[4, 6],
+        addresses: NDArray[uint32] | NDArray[uint64],
+        lengths: NDArray[uint8],
+        values: NDArray[uint32],
+    ) -> NDArray[uint32]: ...
     def clear(self) -> None: ...
     def __len__(self) -> int: ...
     @property

@@ -9,6 +9,8 @@ Invariant: routes and published version say the same whenever no method is runni
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+import numpy
+
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -257,7 +259,7 @@ cdef class Fib:
         return old
 
     cdef int put_many(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1:
-        """Set n routes as one transaction; `old` gets the values before (0: none)."""
+        """Set n routes, or withdraw those whose value is 0, as one transaction; `old` gets the values before (0: none)."""
         cdef family *f = self.family_of(version)
         cdef uint64_t i
         cdef bint changed = False
@@ -265,7 +267,9 @@ cdef class Fib:
             if version == 4 and values[i] > NARROW_MAX and not f.values_wide:
                 f.values_wide = True
                 f.broken = f.broken or f.compiled.narrow
-            if rib_insert(&f.routes, p[i].high, p[i].low, p[i].length, values[i], &old[i]) < 0:
+            if values[i] == 0:
+                old[i] = rib_remove(&f.routes, p[i].high, p[i].low, p[i].length)
+            elif rib_insert(&f.routes, p[i].high, p[i].low, p[i].length, values[i], &old[i]) < 0:
                 self.undo_many(version, p, old, i)
                 raise MemoryError(f"no memory for route {i} of {n}")
             changed = changed or old[i] != values[i]
@@ -369,7 +373,11 @@ cdef class Fib:
         `addresses`: uint32 of shape (n,) for version 4, uint64 of shape (n, 2),
         upper half first, for version 6, host order; `lengths`: uint8 (n,); `values`: uint32 (n,).
         """
-        load_arrays(self, version, addresses, lengths, values)
+        load_arrays(self, version, addresses, lengths, values, 1)
+
+    def change(self, int version, addresses, lengths, values):
+        """As `load`, but a value of 0 withdraws the route; the values before, 0 where there was no route."""
+        return load_arrays(self, version, addresses, lengths, values, 0)
 
     def clear(self) -> None:
         """Withdraw every route."""
@@ -400,8 +408,9 @@ cdef uint64_t compiled_bytes(const trie *t) noexcept:
     return bytes
 
 
-cdef int read_arrays(int version, object addresses, object lengths, object values, prefix *p, uint32_t *numbers) except -1:
-    """Check and copy n routes; ValueError names the first that is wrong."""
+cdef int read_arrays(int version, object addresses, object lengths, object values, uint32_t least, prefix *p,
+                     uint32_t *numbers) except -1:
+    """Check and copy n routes; ValueError names the first that is wrong. `least` is the smallest value allowed."""
     cdef const uint32_t[::1] short_addresses
     cdef const uint64_t[:, ::1] long_addresses
     cdef const uint8_t[::1] bits = lengths
@@ -421,8 +430,8 @@ cdef int read_arrays(int version, object addresses, object lengths, object value
             raise ValueError(f"route {i}: length {bits[i]} is not 0..{longest}")
         if host_bits(&p[i]):
             raise ValueError(f"route {i}: bits set behind the prefix length {bits[i]}")
-        if not 1 <= given[i] <= FIB_VALUE_MAX:
-            raise ValueError(f"route {i}: value {given[i]} is not 1..{FIB_VALUE_MAX}")
+        if not least <= given[i] <= FIB_VALUE_MAX:
+            raise ValueError(f"route {i}: value {given[i]} is not {least}..{FIB_VALUE_MAX}")
     return 0
 
 
@@ -433,8 +442,10 @@ cdef bint host_bits(const prefix *p) noexcept nogil:
     return p.low != 0 or (p.high & (~<uint64_t>0 >> n)) != 0
 
 
-cdef int load_arrays(Fib fib, int version, object addresses, object lengths, object values) except -1:
+cdef object load_arrays(Fib fib, int version, object addresses, object lengths, object values, uint32_t least):
+    """Change many routes at once; the values before."""
     cdef uint64_t n = len(lengths)
+    cdef uint32_t[::1] before = numpy.zeros(n + 1, numpy.uint32)
     cdef prefix *p
     cdef uint32_t *numbers
     if version not in (4, 6):
@@ -442,13 +453,13 @@ cdef int load_arrays(Fib fib, int version, object addresses, object lengths, obj
     if not len(addresses) == len(lengths) == len(values):
         raise ValueError(f"{len(addresses)} addresses, {len(lengths)} lengths and {len(values)} values")
     p = <prefix *>malloc((n + 1) * sizeof(prefix))
-    numbers = <uint32_t *>malloc((n + 1) * 2 * sizeof(uint32_t))
+    numbers = <uint32_t *>malloc((n + 1) * sizeof(uint32_t))
     try:
         if p == NULL or numbers == NULL:
             raise MemoryError
-        read_arrays(version, addresses, lengths, values, p, numbers)
-        fib.put_many(version, p, numbers, n, numbers + n)
+        read_arrays(version, addresses, lengths, values, least, p, numbers)
+        fib.put_many(version, p, numbers, n, &before[0])
     finally:
         free(p)
         free(numbers)
-    return 0
+    return numpy.asarray(before)[:n]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from types import SimpleNamespace
 
 from engine.apply.plane import Openers
@@ -98,6 +99,18 @@ class FakePlane:
     def remove_route(self, prefix):
         del self.table[prefix]
         self.log.append(f"unroute {prefix}")
+
+    def set_routes(self, version, addresses, lengths, adjacencies):
+        network = IPv4Network if version == 4 else IPv6Network
+        if unknown := set(adjacencies.tolist()) - {0, *self.adjacencies}:
+            raise ValueError(f"no adjacency {unknown}")
+        for address, length, adjacency in zip(addresses.tolist(), lengths.tolist(), adjacencies.tolist(), strict=True):
+            number = address if version == 4 else address[0] << 64 | address[1]
+            if adjacency:
+                self.table[network((number, length))] = adjacency
+            else:
+                self.table.pop(network((number, length)), None)
+        self.log.append(f"routes {len(lengths)}")
 
     def routes(self):
         return dict(self.table)

@@ -6,6 +6,7 @@ import gc
 import time
 from ipaddress import IPv4Address, ip_address, ip_network
 
+import numpy as np
 import pytest
 
 from fastpath.plane import Plane
@@ -70,6 +71,38 @@ def test_routes_are_listed_looked_up_and_withdrawn() -> None:
     assert a.plane.lookup(ip_address("10.7.7.7")) is None
     with pytest.raises(KeyError, match="no route"):
         a.plane.remove_route(wide)
+
+
+def test_many_routes_change_at_once_and_their_references_are_kept() -> None:
+    a, _ = pair()
+    addresses = np.array([0x0B000000 + (n << 8) for n in range(1000)], np.uint32)
+    lengths = np.full(1000, 24, np.uint8)
+    a.plane.set_routes(4, addresses, lengths, np.full(1000, a.to_peer, np.uint32))
+    assert a.plane.lookup(ip_address("11.0.5.1")) == (ip_network("11.0.5.0/24"), a.to_peer)
+    halves = np.array([(0xFD01 << 48 | n, 0) for n in range(10)], np.uint64)
+    a.plane.set_routes(6, halves, np.full(10, 64, np.uint8), np.full(10, a.to_pod, np.uint32))
+    assert a.plane.lookup(ip_address("fd01::3:0:0:0:1")) == (ip_network("fd01::3:0:0:0:0/64"), a.to_pod)
+    with pytest.raises(ValueError, match="1002 routes"):
+        a.plane.remove_adjacency(a.to_peer)
+    half = np.where(np.arange(1000) % 2, a.to_pod, 0).astype(np.uint32)  # every other one withdrawn, the rest moved
+    a.plane.set_routes(4, addresses, lengths, half)
+    assert a.plane.lookup(ip_address("11.0.4.1")) is None
+    assert a.plane.lookup(ip_address("11.0.5.1")) == (ip_network("11.0.5.0/24"), a.to_pod)
+    with pytest.raises(ValueError, match="2 routes"):
+        a.plane.remove_adjacency(a.to_peer)
+    before = a.plane.routes()
+    with pytest.raises(ValueError, match="no adjacency 999"):
+        a.plane.set_routes(4, addresses, lengths, np.full(1000, 999, np.uint32))
+    with pytest.raises(ValueError, match="route 3: bits set"):
+        wrong = addresses[:4].copy()
+        wrong[3] += 1
+        a.plane.set_routes(4, wrong, lengths[:4], np.full(4, a.to_peer, np.uint32))
+    with pytest.raises(ValueError, match="1 addresses, 2 lengths"):
+        a.plane.set_routes(4, addresses[:1], lengths[:2], half[:1])
+    assert a.plane.routes() == before
+    a.plane.set_routes(4, addresses, lengths, np.zeros(1000, np.uint32))
+    a.plane.set_routes(6, halves, np.full(10, 64, np.uint8), np.zeros(10, np.uint32))
+    assert len(a.plane.routes()) == len(before) - 510
 
 
 def test_what_is_in_use_is_not_removed() -> None:

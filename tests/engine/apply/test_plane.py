@@ -43,6 +43,52 @@ def test_routes_by_the_same_next_hop_share_one_adjacency(forwarding, plane):
     assert plane.adjacencies == {}
 
 
+def test_many_routes_are_one_change_and_count_their_users(forwarding, plane):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    many = [ip_network(f"10.{n >> 8}.{n & 255}.0/24") for n in range(300)] + [ip_network("fd00::/64"), ip_network("fd01::/64")]
+    plane.log.clear()
+    assert forwarding.change_routes(dict.fromkeys(many, (TO_B,))) == {}
+    assert plane.log == ["adjacency 1", "routes 300", "routes 2"]
+    assert forwarding.slot_of((TO_B,)).users == 302
+    half = {prefix: (TO_C,) if n % 2 else None for n, prefix in enumerate(many)}
+    assert forwarding.change_routes(half) == {}
+    assert forwarding.slot_of((TO_B,)) is None, "nobody uses it any more"
+    assert forwarding.slot_of((TO_C,)).users == 151
+    assert set(forwarding.routes) == set(plane.table) == set(many[1::2])
+    assert plane.meaning(many[1]).remote == TO_C.remote
+    assert forwarding.change_routes(dict.fromkeys(many)) == {}, "also of routes that are not there"
+    assert plane.table == plane.adjacencies == forwarding.slots == {}
+
+
+def test_a_change_the_plane_refuses_leaves_everything(forwarding, plane):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.set_route(P1, (TO_B,))
+
+    def refuse(*_):
+        raise MemoryError
+
+    plane.set_routes = refuse
+    with pytest.raises(MemoryError):
+        forwarding.change_routes({P1: (TO_C,), P2: (TO_C,), P3: (TO_B,)})
+    assert forwarding.routes == {P1: (TO_B,)}
+    assert forwarding.slot_of((TO_C,)) is None
+    assert forwarding.slot_of((TO_B,)).users == 1
+    assert len(plane.adjacencies) == 1
+
+
+def test_next_hops_without_a_number_refuse_their_own_routes_only(forwarding, plane):
+    forwarding.set_route(P1, (TO_B,))
+
+    def full(value, number=None):
+        raise ValueError("there are already 65535 adjacencies")
+
+    plane.set_adjacency = full
+    failed = forwarding.change_routes({P1: None, P2: (TO_C,), P3: (TO_B,)})
+    assert list(failed) == [P2]
+    assert "next hop c: there are already" in str(failed[P2])
+    assert forwarding.routes == {P3: (TO_B,)}
+
+
 def test_a_new_mtu_changes_the_adjacency_and_no_route(forwarding, plane):
     forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
     forwarding.set_route(P1, (TO_B,))

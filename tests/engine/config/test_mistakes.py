@@ -228,8 +228,8 @@ MISTAKES = {
     ),
     "too long a list": (
         'via = ["node-b", "node-c"]',
-        "via = [" + '"a",' * 65537 + "]",
-        "t.toml:31: routes[0].via: has 65537 elements (at most 65536 are allowed)",
+        "via = [" + '"a",' * 131073 + "]",
+        "t.toml:31: routes[0].via: has 131073 elements (at most 131072 are allowed)",
     ),
     # -- values ----------------------------------------------------------------
     "no address": (
