@@ -11,10 +11,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -24,8 +26,13 @@ from engine.cni.spool import open_spool
 from engine.cni.verbs import Verbs
 from engine.config import Config
 from engine.control.health import HealthServer
+from engine.control.messages import TakeoverParameters
 from engine.control.server import Handler, Server
 from engine.errors import TowpathError
+from engine.handover.giver import hand_over
+from engine.handover.line import HandoverError
+from engine.handover.messages import FORMAT, OLDEST_FORMAT
+from engine.handover.taker import Takeover, ask
 from engine.logs import set_up_logs
 from engine.loop import READ
 from engine.node import Node
@@ -34,16 +41,22 @@ from engine.version import version
 
 log = logging.getLogger(__name__)
 
+IDLE_PATIENCE, IDLE_PAUSE = 20.0, 0.02  # seconds that a successor waits for calls under way, and between two looks
 COLLECT_PAUSE = 10.0  # seconds between two looks for deletions that nobody asks for
 
 
 class Daemon:
-    """`file` is the configuration, `flags` what the command line sets in it (key -> text)."""
+    """`file` is the configuration, `flags` what the command line sets in it (key -> text).
 
-    def __init__(self, file: str, flags: Mapping[str, str], *, keep_going: bool) -> None:
+    With `takeover` it takes the place of the daemon that runs; it starts as usual when none does.
+    """
+
+    def __init__(self, file: str, flags: Mapping[str, str], *, keep_going: bool, takeover: bool = False) -> None:
         self._file = os.path.abspath(file)
         self._flags = flags
         self._keep_going = keep_going
+        self._takes_over = takeover
+        self._successors: list[subprocess.Popen[bytes]] = []  # started by us; at most one succeeds
 
     def run(self) -> None:
         """Serve until a signal ends it. TowpathError when the start fails; nothing is left behind then."""
@@ -66,15 +79,16 @@ class Daemon:
     def _start(self, config: Config, parts: ExitStack) -> None:
         """Sockets first, since they may be refused; then the node; then everybody is told."""
         node, loop = self._node, self._node.loop
-        path = Path(config.control.socket)
-        server = Server(loop, path, self._handlers(), group=config.control.group or "")
-        parts.callback(server.close)
-        if config.health.listen is not None:
-            health = HealthServer(loop, str(config.health.listen.address), config.health.listen.port, node.health)
-            parts.callback(health.close)
+        takeover = ask(Path(config.control.socket)) if self._takes_over else None
+        runtimes = None if takeover is None else takeover.listener("cni", config.cni_socket)
+        self._listen(config, takeover, parts)
         parts.callback(node.stop)
-        node.start()
-        self._listen_to_runtimes(config, parts)
+        if takeover is None:
+            node.start()
+        else:
+            node.take_over(takeover)
+            self._server.own = True
+        self._listen_to_runtimes(config, runtimes, parts)
         loop.watch(self._source.fileno(), READ, lambda _: self._file_changed())
         pause = notify.watchdog_pause()
         if pause is not None:
@@ -82,15 +96,36 @@ class Daemon:
         notify.notify("READY=1", f"STATUS={self._summary()}", f"MAINPID={os.getpid()}")
         log.info("towpath %s is ready: %s", version(), self._summary())
 
-    def _listen_to_runtimes(self, config: Config, parts: ExitStack) -> None:
+    def _listen_to_runtimes(self, config: Config, listening: socket.socket | None, parts: ExitStack) -> None:
         """What was asked for while no daemon ran is done before anything new is."""
         verbs = Verbs(self._node, open_spool(Path(config.state.directory) / "cni"))
         parts.callback(verbs.close)
         verbs.collect()
         verbs.forget_earlier_boot()
-        server = cni.Server(self._node.loop, Path(config.cni_socket), verbs)
-        parts.callback(server.close)
+        self._runtimes = cni.Server(self._node.loop, Path(config.cni_socket), verbs, listening=listening)
+        parts.callback(self._runtimes.close)
+        self._listeners["cni"] = self._runtimes.fileno()
         self._node.loop.every(COLLECT_PAUSE, verbs.collect)
+
+    def _listen(self, config: Config, takeover: Takeover | None, parts: ExitStack) -> None:
+        """The control socket and, if wanted, that for health checks: a predecessor's where it has the same."""
+        loop, path, wanted = self._node.loop, Path(config.control.socket), config.health.listen
+        self._server = Server(
+            loop,
+            path,
+            self._handlers(),
+            group=config.control.group or "",
+            listening=None if takeover is None else takeover.listener("control", str(path)),
+            successor=self._hand_over,
+        )
+        parts.callback(self._server.close)
+        self._listeners = {"control": self._server.fileno()}
+        if wanted is not None:
+            address = (str(wanted.address), wanted.port)
+            listening = None if takeover is None else takeover.listener("health", address)
+            health = HealthServer(loop, *address, self._node.health, listening=listening)
+            parts.callback(health.close)
+            self._listeners["health"] = health.fileno()
 
     def _listen_to_signals(self, parts: ExitStack) -> None:
         loop = self._node.loop
@@ -101,6 +136,61 @@ class Daemon:
         }
         for number, handler in handlers.items():
             parts.callback(signal.signal, number, signal.signal(number, handler))
+
+    # -- a successor -----------------------------------------------------------
+    def _hand_over(self, connection: socket.socket) -> None:
+        """A successor asks: give way as soon as no runtime's call is under way."""
+        self._runtimes.rest()
+        self._hand_over_when_idle(connection, self._node.loop.clock() + IDLE_PATIENCE)
+
+    def _hand_over_when_idle(self, connection: socket.socket, deadline: float) -> None:
+        loop = self._node.loop
+        if self._runtimes.idle:
+            self._give(connection)
+        elif loop.clock() < deadline and not loop.stopping:
+            loop.after(IDLE_PAUSE, lambda: self._hand_over_when_idle(connection, deadline))
+        else:
+            log.warning("no successor: a runtime's call has not ended within %.0f s", IDLE_PATIENCE)
+            connection.close()
+            self._runtimes.resume()
+
+    def _give(self, connection: socket.socket) -> None:
+        """Talk to a successor until it forwards or has failed. Nobody else is served meanwhile; packets are."""
+        estate = self._node.estate()
+        estate.others.update(self._listeners)
+        successor = hand_over(connection, estate, check=self._check_handover)
+        if successor is None:
+            self._runtimes.resume()
+            return
+        self._server.own = self._runtimes.own = False
+        self._node.leave()
+        notify.notify(f"MAINPID={successor}")
+        self._node.loop.stop()
+
+    def _check_handover(self) -> None:
+        notify.alive()
+        if self._node.loop.stopping:
+            raise HandoverError("the running daemon was told to stop")
+
+    def _agree(self, asked: TakeoverParameters) -> views.Takeover:
+        """The terms under which a successor may take over."""
+        if asked.oldest > FORMAT or asked.newest < OLDEST_FORMAT:
+            what = f"towpath {asked.version or '?'} cannot take over from towpath {version()}"
+            raise TowpathError(what, remedy="restart the daemon instead")
+        log.info("towpath %s asks to take over", asked.version or "?")
+        return views.Takeover(min(FORMAT, asked.newest), version(), os.getpid())
+
+    def _start_successor(self) -> views.Upgrade:
+        """Run the command that is installed now in our place; it asks for the rest itself."""
+        settings = [argument for key, text in self._flags.items() for argument in ("--set", f"{key}={text}")]
+        keep_going = ["--keep-going"] if self._keep_going else []
+        command = [sys.executable, "-m", "engine.cli", "run", "--takeover", "-c", self._file, *settings, *keep_going]
+        self._successors = [process for process in self._successors if process.poll() is None]
+        environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}  # which is ours
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+        self._successors.append(process)
+        log.info("started process %d to take over", process.pid)
+        return views.Upgrade(process.pid)
 
     # -- configuration ---------------------------------------------------------
     def _file_changed(self) -> None:
@@ -173,4 +263,6 @@ class Daemon:
             "counters": plain(node.counters),
             "drops": plain(node.drops),
             "reload": plain(reload),
+            "takeover": lambda asked: self._agree(cast(TakeoverParameters, asked)),
+            "upgrade": plain(self._start_successor),
         }

@@ -12,11 +12,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.apply.bell import EVERYTHING, Heard
 from engine.apply.delta import Kind
+from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
 from engine.apply.plane import (
     Forwarding,
@@ -25,20 +27,23 @@ from engine.apply.plane import (
     PeersDriver,
     RouteDriver,
     TunnelDriver,
+    adopt_tunnel,
     kernel_openers,
     make_plane,
 )
 from engine.apply.reconcile import Outcome, Reconciler
-from engine.model import Address, Desired
+from engine.model import Address, Desired, TunnelPort
 from engine.pod.attach import PodDriver
 from engine.pod.host import HostDriver
 from engine.pod.record import Record
 from engine.pod.watch import PodWatch
 
 if TYPE_CHECKING:
-    from engine.apply.plane import Plane
+    from engine.apply.plane import Plane, Port
 
 log = logging.getLogger(__name__)
+
+PLANE_KINDS = (Kind.GATEWAY, Kind.PEERS, Kind.ROUTE)  # in our own memory alone
 
 
 class Datapath:
@@ -88,6 +93,37 @@ class Datapath:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
         return self._followed(self.reconciler.apply(desired))
 
+    def estate(self) -> list[Heirloom]:
+        """Every open port, for a successor. What is not in it the successor finds in the kernel."""
+        pods = self.pods
+        return [
+            Heirloom(
+                owner,
+                port.descriptors,
+                getattr(port, "granted", 0),
+                pods.namespace_of(owner[1]) if owner[0] == "pod" else None,
+            )
+            for owner, port in self.forwarding.attached.items()
+        ]
+
+    def adopt(self, desired: Desired, inheritance: Inheritance) -> None:
+        """Be able to forward by `desired` with the ports of a predecessor, without a change to the kernel.
+
+        The predecessor still forwards. What it did not leave is missing until
+        `apply`; TowpathError when the tables cannot be made.
+        """
+        for tunnel in sorted(desired.tunnels, key=lambda tunnel: tunnel.key):
+            port = inheritance.claim(("tunnel", tunnel.key), partial(_adopt_tunnel, tunnel))
+            if port is not None:
+                self.tunnels.adopt(tunnel, port)
+        for device in sorted(desired.pods, key=lambda device: device.pod.name):
+            self.pods.adopt(device, inheritance)
+        if desired.host is not None:
+            self.host.adopt(desired.host, inheritance)
+        outcome = self.reconciler.prepare(desired, PLANE_KINDS)
+        if outcome.failed:
+            raise outcome.failed[0].error
+
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
         return logged(self._followed(self.reconciler.repair()))
@@ -132,6 +168,26 @@ class Datapath:
                         path_mtu_changed(slot.vias[0].remote)
         return lost
 
+    def pause(self) -> bytes:
+        """End forwarding and keep everything: packets wait in the kernel's queues. What is known of flows."""
+        self.plane.stop()
+        return b""
+
+    def go_on(self, flows: bytes, cpus: tuple[int, ...] = ()) -> None:
+        """Begin to forward where a `pause` ended it, here or in a predecessor."""
+        self.start(cpus)
+
+    def leave(self) -> None:
+        """Let go of everything and remove nothing: a successor has it, or the predecessor keeps it."""
+        if not self._closed:
+            self._closed = True
+            self.plane.stop()
+            self.kernel_routes.close()
+            self.watch.close()
+            self.tunnels.release()
+            self.host.release()
+            self.pods.release()
+
     def close(self) -> None:
         """The clean stop: forwarding ends, kernel routes, sockets and the host port go, pods keep their devices."""
         self._end(undo=False)
@@ -165,6 +221,10 @@ class Datapath:
         else:
             self.tunnels.lost(name)
         return True
+
+
+def _adopt_tunnel(wanted: TunnelPort, left: Heirloom) -> Port:
+    return adopt_tunnel(wanted, left.descriptors)
 
 
 def logged(outcome: Outcome) -> Outcome:

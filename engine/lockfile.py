@@ -16,28 +16,64 @@ from engine.errors import KernelError
 class LockFile:
     """`directory` is made when it does not exist. KernelError while another process holds the lock."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shared: int | None = None) -> None:
+        """`shared`: the descriptor of the one who holds the lock and shares it with us: the kernel ties it to
+        the open file, not to a process."""
         self.path = directory / "lock"
-        try:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            what = f"cannot use the state directory: {error.strerror}"
-            raise KernelError(what, where=str(directory), remedy="run as root, or set state.directory") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise KernelError(
-                f"another daemon (process {holder}) uses this state directory",
-                where=str(directory),
-                remedy="stop it, or give this one a state.directory of its own",
-            ) from None
+        if shared is None:
+            self._file = _acquire(self.path)
+            self.claim()
+        else:
+            _check_shared(self.path, shared)
+            self._file = shared
+
+    def fileno(self) -> int:
+        return self._file
+
+    def claim(self) -> None:
+        """Write our process number into the file, for messages."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def share(self) -> None:
+        """Close it and leave the lock to the process that shares it."""
+        os.close(self._file)
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two daemons lock two files of one name."""
         os.ftruncate(self._file, 0)
         os.close(self._file)
+
+
+def _acquire(path: Path) -> int:
+    directory = path.parent
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        what = f"cannot use the state directory: {error.strerror}"
+        raise KernelError(what, where=str(directory), remedy="run as root, or set state.directory") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(file)
+        raise KernelError(
+            f"another daemon (process {holder}) uses this state directory",
+            where=str(directory),
+            remedy="stop it, or give this one a state.directory of its own",
+        ) from None
+    return file
+
+
+def _check_shared(path: Path, descriptor: int) -> None:
+    """The lock is on the file that we would have locked."""
+    here = os.fstat(descriptor)
+    try:
+        there = os.stat(path)
+        same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    except OSError:
+        same = False
+    if not same:
+        what = "the running daemon has another state directory"
+        raise KernelError(what, where=str(path.parent), remedy="restart it instead")

@@ -119,6 +119,10 @@ class Loop:
         finally:
             self._thread = None
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
     def stop(self) -> None:
         self._stopping = True
         self.wake()
@@ -130,7 +134,7 @@ class Loop:
         while self._calls:
             self._run(self._calls.popleft())
         now = self.clock()
-        while self._timers and self._timers[0].due <= now:
+        while self._timers and self._timers[0].due <= now and not self._stopping:
             callback = heapq.heappop(self._timers).callback
             if callback is not None:
                 self._run(callback)

@@ -14,7 +14,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -32,6 +32,7 @@ from engine.datapath import Datapath, logged
 from engine.desired import Recomputation
 from engine.desired.addressing import local_addresses
 from engine.errors import ConfigError, KernelError, TowpathError
+from engine.handover.giver import Estate
 from engine.lockfile import LockFile
 from engine.loop import READ, Loop, Timer
 from engine.model import Address, Desired, Facts, Underlay
@@ -42,6 +43,7 @@ from engine.version import version
 
 if TYPE_CHECKING:
     from engine.apply.plane import Plane
+    from engine.handover.taker import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -99,29 +101,75 @@ class Node:
         directory = Path(self.config.state.directory)
         self._lock = LockFile(directory)
         try:
-            self._residents, self._addresses = open_residents(directory), open_addresses(directory, self.config)
-            self._addresses.settle(self._residents)
-            self._residents.look(self.loop.clock())
-            self._datapath = Datapath(
-                directory, workers=self.config.workers_count, openers=self._openers, plane=self._plane
-            )
+            self._open(directory)
+            self.addresses.settle(self.residents)
             self._enforce(self.config)
         except BaseException:
-            self._give_up()
+            self._end(Datapath.abandon, LockFile.release)
             raise
-        self._datapath.start(self.config.workers.cpus)
+        self._running.start(self.config.workers.cpus)
+        self._attend_to_everything()
+
+    def take_over(self, takeover: Takeover) -> None:
+        """As `start`, in the place of the daemon at the other end, which forwards until this one can.
+
+        TowpathError: nothing was changed, and the other goes on. After that the
+        configuration is put in force as by `reload`.
+        """
+        directory = Path(self.config.state.directory)
+        try:
+            self._lock = takeover.lock(directory)
+            self._open(directory)
+            self._running.adopt(self._desire(self.config), takeover.inheritance)
+            self._running.go_on(takeover.ready(), self.config.workers.cpus)
+            takeover.begin()
+        except BaseException as error:
+            self.leave()
+            takeover.give_up(error)
+            raise
+        takeover.finish()
+        self._lock.claim()
+        self._attend_to_everything()
+        self.addresses.settle(self.residents)
+        self._enforce(self.config)
+
+    def _open(self, directory: Path) -> None:
+        """Journals, plane and drivers; nothing is changed by that."""
+        self._residents, self._addresses = open_residents(directory), open_addresses(directory, self.config)
+        self._residents.look(self.loop.clock())
+        self._datapath = Datapath(
+            directory, workers=self.config.workers_count, openers=self._openers, plane=self._plane
+        )
+
+    def _attend_to_everything(self) -> None:
+        """From now on see to what the workers, the kernel and the clock have to say."""
+        running = self._running
         self._started = time.monotonic()
         self.ready = True
-        self.loop.watch(self._datapath.plane.fileno(), READ, self._attend)
-        self._bell = Bell(self._datapath.kernel_routes.port)
+        self.loop.watch(running.plane.fileno(), READ, self._attend)
+        self._bell = Bell(running.kernel_routes.port)
         self.loop.watch(self._bell.fileno(), READ, self._host_changed)
-        self.loop.watch(self._datapath.watch.fileno(), READ, self._pods_changed)
+        self.loop.watch(running.watch.fileno(), READ, self._pods_changed)
         self.loop.every(CHECK_PAUSE, self._check)
         self.loop.after(AUDIT_PAUSE, self._audit)
         self._arm_retry()
 
+    def estate(self) -> Estate:
+        """What a successor needs of this node."""
+        running = self._running
+        assert self._lock is not None
+        cpus = self.config.workers.cpus
+        return Estate(running.estate(), {"lock": self._lock.fileno()}, running.pause, lambda: running.go_on(b"", cpus))
+
+    def leave(self) -> None:
+        """Let go of everything and remove nothing: another process forwards."""
+        self._end(Datapath.leave, LockFile.share)
+
     def stop(self) -> None:
         """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
+        self._end(Datapath.close, LockFile.release)
+
+    def _end(self, leave_datapath: Callable[[Datapath], None], leave_lock: Callable[[LockFile], None]) -> None:
         self.ready = False
         if self._bell is not None:
             self.loop.forget(self._bell.fileno())
@@ -130,11 +178,11 @@ class Node:
         if self._datapath is not None:
             self.loop.forget(self._datapath.plane.fileno())
             self.loop.forget(self._datapath.watch.fileno())
-            self._datapath.close()
+            leave_datapath(self._datapath)
             self._datapath = None
         self._close_journals()
         if self._lock is not None:
-            self._lock.release()
+            leave_lock(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -295,20 +343,24 @@ class Node:
         return self._datapath
 
     def _enforce(self, config: Config) -> Outcome:
-        self.addresses.configure(config)
-        facts = self._facts(config)
-        seen = underlay.look(facts, config.node.interface)
-        self._check_underlay(facts, seen)
-        desired = self._recompute(facts, seen)
+        desired = self._desire(config)
         outcome = self._running.apply(desired)
         if outcome.failed and not (self.ready or self._keep_going):
             raise outcome.failed[0].error
         logged(outcome)
-        self.config, self._underlay, self._desired = config, seen, desired
+        self.config, self._desired = config, desired
         self._check_forwarding()
         self.applied += 1
         self._arm_retry()
         return outcome
+
+    def _desire(self, config: Config) -> Desired:
+        """What should be, by this configuration and by what is seen of the underlay now."""
+        self.addresses.configure(config)
+        facts = self._facts(config)
+        self._underlay = underlay.look(facts, config.node.interface)
+        self._check_underlay(facts, self._underlay)
+        return self._recompute(facts, self._underlay)
 
     def _check_underlay(self, facts: Facts, seen: Underlay) -> None:
         """A node that has peers needs an address to reach them from."""
@@ -337,15 +389,6 @@ class Node:
             what = f"changes of [{'], ['.join(changed)}] are not in force"
             error = ConfigError(what, where="configuration", remedy="restart the daemon")
         self.complain("restart", error)
-
-    def _give_up(self) -> None:
-        if self._datapath is not None:
-            self._datapath.abandon()
-            self._datapath = None
-        self._close_journals()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     # -- while it runs ---------------------------------------------------------
     def _attend(self, events: int) -> None:

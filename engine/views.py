@@ -150,3 +150,17 @@ class Drops(msgspec.Struct):
 class Reload(msgspec.Struct):
     changed: int  # operations done
     problems: list[Problem] = []
+
+
+class Takeover(msgspec.Struct):
+    """What a successor is told before the connection becomes its own: the format of the messages that follow."""
+
+    format: int
+    version: str
+    pid: int
+
+
+class Upgrade(msgspec.Struct):
+    """The process that was started to take over."""
+
+    pid: int

@@ -36,6 +36,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"desired"},
         {"source", "apply"},
         {"pod", "control", "observe", "policy"},
+        {"handover"},
         {"datapath"},
         {"node"},
         {"cni"},

@@ -11,7 +11,7 @@ the port the moment the port is there.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from fastpath.plane import Plane as Plane  # noqa: PLC0414 - for those above us, who may not name fastpath
-    from fastpath.port.port import Port
-    from fastpath.values import Adjacency
+    from fastpath.port.port import Port as Port  # noqa: PLC0414 - the same
+    from fastpath.port.raw import RawPort
+    from fastpath.port.udp import UdpPort
+    from fastpath.values import Adjacency, Tunnel
 
 Owner = tuple[Literal["tunnel", "pod", "host"], str]
 AdjacencyKey = tuple[Hashable, ...]
@@ -68,6 +70,28 @@ def _open_tun(name: str, *, role: Literal["pod", "host"], addresses: Iterable[Ad
 
 
 def _open_tunnel(wanted: TunnelPort) -> Port:
+    kind, tunnel = _tunnel_port(wanted)
+    return kind.open(tunnel)
+
+
+def adopt_tun(
+    descriptors: Sequence[int], *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int, granted: int
+) -> LocalPort:
+    """The queue of a device that another process opened. ValueError when it is none."""
+    from fastpath.port.tun import TunPort
+
+    return cast(LocalPort, TunPort.adopt(descriptors, role=role, addresses=addresses, mtu=mtu, granted=granted))
+
+
+def adopt_tunnel(wanted: TunnelPort, descriptors: Sequence[int]) -> Port:
+    """The sockets of a tunnel that another process opened. ValueError when they are not those of `wanted`."""
+    kind, tunnel = _tunnel_port(wanted)
+    return kind.adopt(tunnel, descriptors)
+
+
+def _tunnel_port(wanted: TunnelPort) -> tuple[type[UdpPort | RawPort], Tunnel]:
+    from fastpath.port.raw import RawPort
+    from fastpath.port.udp import UdpPort
     from fastpath.values import Tunnel
 
     tunnel = Tunnel(
@@ -79,13 +103,7 @@ def _open_tunnel(wanted: TunnelPort) -> Port:
         source_ports=wanted.source_ports,
         copy_dscp=wanted.copy_dscp,
     )
-    if wanted.encapsulation == "ipip":
-        from fastpath.port.raw import RawPort
-
-        return RawPort.open(tunnel)
-    from fastpath.port.udp import UdpPort
-
-    return UdpPort.open(tunnel)
+    return (RawPort if wanted.encapsulation == "ipip" else UdpPort), tunnel
 
 
 def make_plane(workers: int) -> Plane:
@@ -303,6 +321,16 @@ class TunnelDriver:
         if entry is not None:
             self.forwarding.detach(("tunnel", entry[0].key))
             entry[1].close()
+
+    def adopt(self, wanted: TunnelPort, port: Port) -> None:
+        """Go on with sockets that another process opened and `adopt_tunnel` took."""
+        self.forwarding.attach(("tunnel", wanted.key), port)
+        self._open[wanted.key] = wanted, port
+
+    def release(self) -> None:
+        """Let go of every socket, for a successor that has them too."""
+        for _, port in self._open.values():
+            port.close()
 
     def lost(self, key: str) -> None:
         """The socket failed: close it, so that the next pass opens another."""

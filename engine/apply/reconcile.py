@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -94,6 +94,12 @@ class Reconciler:
         """When `repair` has something to try again, in seconds of the clock; None when nothing failed."""
         return min((failure.retry_at for failure in self._failures.values()), default=None)
 
+    def prepare(self, desired: Desired, kinds: Collection[Kind]) -> Outcome:
+        """Do what `apply` would, for objects of `kinds` alone; the rest is left to a later `apply`."""
+        self._objects = objects(desired, self._desired, self._objects)
+        self._desired = desired
+        return self._pass(kinds)
+
     def apply(self, desired: Desired) -> Outcome:
         """Make `desired` the state in force and lead there as far as possible now."""
         self._objects = objects(desired, self._desired, self._objects)
@@ -131,19 +137,19 @@ class Reconciler:
         self._attempt(plan({}, self._listed(kinds, outcome)), outcome)
         return outcome
 
-    def _pass(self) -> Outcome:
+    def _pass(self, chosen: Collection[Kind] = tuple(Kind)) -> Outcome:
         assert self._objects is not None
         outcome = Outcome()
         present: dict[Kind, Mapping[Hashable, object]] = {
             kind: known for kind, known in self._settled.items() if known is not self._objects[kind]
         }
-        present |= self._listed((kind for kind in Kind if kind not in self._settled), outcome)
+        present |= self._listed((kind for kind in chosen if kind not in self._settled), outcome)
         operations = plan({kind: self._objects[kind] for kind in present}, present)
         self._forget_settled(operations, kinds=present)
         due = [operation for operation in operations if not self._in_pause(operation)]
         outcome.postponed += len(operations) - len(due)
         self._attempt(due, outcome)
-        self._settle()
+        self._settle(chosen)
         return outcome
 
     def _listed(self, kinds: Iterable[Kind], outcome: Outcome) -> dict[Kind, Mapping[Hashable, object]]:
@@ -161,14 +167,14 @@ class Reconciler:
                 outcome.failed.append(self._remember(look, error))
         return found
 
-    def _settle(self) -> None:
+    def _settle(self, compared: Collection[Kind]) -> None:
         """What is as desired and can only be changed by us need not be compared until something else is desired."""
         assert self._objects is not None
         failing = {kind for kind, _ in self._failures}
         self._settled = {
             kind: self._objects[kind]
             for kind, driver in self._drivers.items()
-            if not driver.drifts and kind not in failing
+            if not driver.drifts and kind not in failing and (kind in compared or kind in self._settled)
         }
 
     def _actual(self, kind: Kind) -> Mapping[Hashable, object]:

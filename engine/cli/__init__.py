@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "pods": "Show the pods of this node.",
     "counters": "Show packets and bytes by port, and events.",
     "drops": "Show what was dropped, and why.",
+    "upgrade": "Put the installed version in the daemon's place, without losing a packet.",
     "reload": "Have the daemon read its configuration again.",
     "config": "Check, show and describe the configuration.",
     "policy": "Check policies, and say who decides on a connection.",

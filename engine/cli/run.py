@@ -24,15 +24,20 @@ DEFAULT_FILE = "/etc/towpath/towpath.toml"
     is_flag=True,
     help="Start although something cannot be had (a pod's namespace, a port); it is tried again and again.",
 )
-def command(file: str, settings: tuple[str, ...], keep_going: bool) -> None:
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Take the place of the daemon that runs, without losing a packet; start as usual when there is none.",
+)
+def command(file: str, settings: tuple[str, ...], keep_going: bool, takeover: bool) -> None:
     """Run the node daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 
-    Exit code 0: stopped. 2: the configuration is not valid. 3: the kernel
+    Exit code 0: stopped, or another daemon has taken over. 2: the configuration is not valid. 3: the kernel
     refused something; nothing is left behind then.
     """
     from engine.daemon import Daemon
 
-    Daemon(file, dict(_setting(text) for text in settings), keep_going=keep_going).run()
+    Daemon(file, dict(_setting(text) for text in settings), keep_going=keep_going, takeover=takeover).run()
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -38,12 +38,14 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 class Server:
     """Root and our own user may call: a call can name programs that the daemon runs."""
 
-    def __init__(self, loop: Loop, path: Path, verbs: Verbs) -> None:
+    def __init__(self, loop: Loop, path: Path, verbs: Verbs, *, listening: socket.socket | None = None) -> None:
+        """`listening`: the socket of a predecessor, in which calls may wait already."""
+        self.own = True  # whether the path goes with us
         self.verbs = verbs
         self._loop = loop
         self._path = path
         self._clients: set[_Client] = set()
-        self._socket = _listen(path)
+        self._socket = _listen(path) if listening is None else listening
         self._inode = os.stat(path).st_ino
         loop.watch(self._socket.fileno(), READ, self._accept)
 
@@ -52,9 +54,26 @@ class Server:
             client.close()
         self._loop.forget(self._socket.fileno())
         self._socket.close()
+        if not self.own:
+            return
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def rest(self) -> None:
+        """Leave new calls waiting."""
+        self._loop.forget(self._socket.fileno())
+
+    def resume(self) -> None:
+        self._loop.watch(self._socket.fileno(), READ, self._accept)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing that was asked for is under way."""
+        return not self._clients and not self.verbs.busy
 
     def forget(self, client: _Client) -> None:
         self._clients.discard(client)

@@ -49,10 +49,16 @@ class Verbs:
         self._node = node
         self._spool = spool_folder
         self._lanes: dict[Lane, deque[Callable[[], None]]] = {}
+        self._aside_now = 0  # works in threads whose end the loop has not seen
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-ipam")
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def busy(self) -> bool:
+        """Something is under way that may still change attachments."""
+        return bool(self._lanes) or self._aside_now > 0
 
     def serve(self, call: Call, answer: Answer) -> None:
         """Answer `call`, now or later, exactly once."""
@@ -123,15 +129,20 @@ class Verbs:
     def _aside(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
         """`work()` in a thread, then `then` or `failed` in the loop."""
 
+        def end(follow: Callable[[], None]) -> None:
+            self._aside_now -= 1
+            follow()
+
         def run() -> None:
             try:
                 result = work()
             except Exception as error:  # noqa: BLE001 - it goes to whoever waits
                 problem = error
-                self._node.loop.call_soon(lambda: failed(problem))
+                self._node.loop.call_soon(lambda: end(lambda: failed(problem)))
             else:
-                self._node.loop.call_soon(lambda: then(result))
+                self._node.loop.call_soon(lambda: end(lambda: then(result)))
 
+        self._aside_now += 1
         self._threads.submit(run)
 
     # -- ADD --------------------------------------------------------------------

@@ -56,6 +56,10 @@ class Client:
             raise UnreachableDaemonError(f"unexpected answer: {error}", where=str(self._path), remedy=remedy) from error
         raise _as_error(answer.error)
 
+    def detach(self) -> socket.socket:
+        """The connection itself, for another conversation; this client is at its end."""
+        return socket.socket(fileno=self._socket.detach())
+
     def close(self) -> None:
         self._socket.close()
 

@@ -23,23 +23,23 @@ _CONNECTIONS_LIMIT = 32
 
 
 class HealthServer:
-    def __init__(self, loop: Loop, host: str, port: int, health: Callable[[], Health]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        host: str,
+        port: int,
+        health: Callable[[], Health],
+        *,
+        listening: socket.socket | None = None,
+    ) -> None:
         self._loop = loop
         self._health = health
         self._connections: set[socket.socket] = set()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(_CONNECTIONS_LIMIT)
-        except OSError as error:
-            self._socket.close()
-            what = f"cannot listen for health checks: {error.strerror}"
-            raise KernelError(
-                what, where=f"{host}:{port}", remedy="choose another address for health.listen"
-            ) from error
+        self._socket = _listen(host, port) if listening is None else listening
         loop.watch(self._socket.fileno(), READ, self._accept)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -99,6 +99,20 @@ class HealthServer:
             self._connections.discard(connection)
             self._loop.forget(connection.fileno())
             connection.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_CONNECTIONS_LIMIT)
+    except OSError as error:
+        listening.close()
+        what = f"cannot listen for health checks: {error.strerror}"
+        raise KernelError(what, where=f"{host}:{port}", remedy="choose another address for health.listen") from error
+    return listening
 
 
 def _response(status: str, body: bytes) -> bytes:

@@ -22,6 +22,7 @@ ROUTES_LIMIT = 50_000  # routes of one answer
 
 READING = frozenset({"version", "health", "status", "routes", "route_get", "peers", "pods", "counters", "drops"})
 CHANGING = frozenset({"reload"})
+SUCCEEDING = frozenset({"takeover", "upgrade"})  # for root and the daemon's own user alone
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,10 +61,20 @@ class RouteGetParameters(msgspec.Struct, forbid_unknown_fields=True):
     address: str
 
 
+class TakeoverParameters(msgspec.Struct):
+    """Of a successor, maybe a later version: what it does not know yet is no mistake."""
+
+    newest: int
+    oldest: int
+    version: str = ""
+
+
 PARAMETERS: dict[str, type[msgspec.Struct]] = {
     **dict.fromkeys(READING | CHANGING, NoParameters),
     "routes": RoutesParameters,
     "route_get": RouteGetParameters,
+    "takeover": TakeoverParameters,
+    "upgrade": NoParameters,
 }
 RESULTS: dict[str, type[msgspec.Struct]] = {
     "version": views.Version,
@@ -76,4 +87,6 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "counters": views.Counters,
     "drops": views.Drops,
     "reload": views.Reload,
+    "takeover": views.Takeover,
+    "upgrade": views.Upgrade,
 }

@@ -28,6 +28,7 @@ from engine.control.messages import (
     PARAMETERS,
     READING,
     REQUEST_LIMIT,
+    SUCCEEDING,
     Answer,
     Fault,
     Request,
@@ -51,40 +52,72 @@ Handler = Callable[[msgspec.Struct], msgspec.Struct]
 class Server:
     """Answers `handlers[method](parameters)`; `group` may read and change as root and our own user may."""
 
-    def __init__(self, loop: Loop, path: Path, handlers: dict[str, Handler], *, group: str = "") -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        handlers: dict[str, Handler],
+        *,
+        group: str = "",
+        listening: socket.socket | None = None,
+        successor: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        """`listening`: the socket of a predecessor, which stays its own until `own` is set.
+
+        `successor` is given the connection of a client whose request "takeover" was answered.
+        """
+        self.own = listening is None  # whether the path goes with us
+        self._successor = successor
         self._loop = loop
         self._handlers = handlers
         self._path = path
         self._group = _group_id(group)
         self._clients: dict[int, _Client] = {}
-        self._socket = _listen(path, self._group)
+        self._socket = _listen(path, self._group) if listening is None else listening
         self._inode = os.stat(path).st_ino
         loop.watch(self._socket.fileno(), READ, self._accept)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         for client in list(self._clients.values()):
             client.close()
         self._loop.forget(self._socket.fileno())
         self._socket.close()
+        if not self.own:
+            return
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
 
     def permits(self, peer: socket.socket) -> bool:
         """Root, our own user, or a member of the configured group."""
-        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, user, group = _CREDENTIALS.unpack(raw)
-        if user in (0, os.geteuid()):
+        if self.owns(peer):
             return True
+        _, _, group = _credentials(peer)
         return self._group is not None and (group == self._group or self._group in _groups_of(peer))
 
-    def answer(self, line: bytes) -> Answer:
+    def owns(self, peer: socket.socket) -> bool:
+        """Root or our own user: who may take our place."""
+        return _credentials(peer)[1] in (0, os.geteuid())
+
+    def hand_on(self, connection: socket.socket) -> None:
+        """A client's connection becomes the conversation with a successor."""
+        if self._successor is None:
+            connection.close()
+        else:
+            self._successor(connection)
+
+    def answer(self, line: bytes, peer: socket.socket | None = None) -> Answer:
         """The answer to one request line, whatever is in it."""
         try:
             request = msgspec.json.decode(line, type=Request)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Answer(error=Fault(f"not a request: {error}", remedy="send one JSON object a line"))
         try:
+            if request.method in SUCCEEDING and not (peer is not None and self.owns(peer)):
+                raise TowpathError("not permitted", remedy="run the command as root")
             return Answer(request.id, result=msgspec.Raw(msgspec.json.encode(self._perform(request))))
         except TowpathError as error:
             return Answer(request.id, error=Fault(error.what, error.where, error.remedy, error.exit_code))
@@ -94,7 +127,7 @@ class Server:
 
     def _perform(self, request: Request) -> msgspec.Struct:
         handler = self._handlers.get(request.method)
-        if handler is None or request.method not in READING | CHANGING:
+        if handler is None or request.method not in READING | CHANGING | SUCCEEDING:
             raise TowpathError(f"unknown method {request.method[:40]!r}", remedy="use a client of this version")
         try:
             parameters = msgspec.json.decode(request.params, type=PARAMETERS[request.method])
@@ -144,6 +177,7 @@ class _Client:
         self._input = bytearray()
         self._output = memoryview(b"")
         self._ends = False  # close once the output is out
+        self._succeeds = False  # the connection becomes a conversation with a successor once the output is out
         self._deadline: Timer = loop.after(IDLE_DEADLINE, self.close)
         loop.watch(self._file, READ, self._ready)
 
@@ -190,7 +224,9 @@ class _Client:
             return
         line = bytes(self._input[:end])
         del self._input[: end + 1]
-        self._send(self._server.answer(line))
+        answer = self._server.answer(line, self._connection)
+        self._succeeds = answer.error is None and is_takeover(line)
+        self._send(answer)
 
     def _send(self, answer: Answer) -> None:
         encoded = msgspec.json.encode(answer) + b"\n"
@@ -207,6 +243,11 @@ class _Client:
             while self._output:
                 self._output = self._output[self._connection.send(self._output) :]
         if self._output:
+            return
+        if self._succeeds:
+            connection = self._connection.dup()
+            self.close()
+            self._loop.call_soon(lambda: self._server.hand_on(connection))
             return
         if self._ends:
             self.close()
@@ -226,6 +267,17 @@ class _Client:
     def _set_deadline(self, seconds: float) -> None:
         self._deadline.cancel()
         self._deadline = self._loop.after(seconds, self.close)
+
+
+def is_takeover(line: bytes) -> bool:
+    """Whether an answered request was a successor's."""
+    return msgspec.json.decode(line, type=Request).method == "takeover"
+
+
+def _credentials(peer: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group at the other end, as of when it connected."""
+    pid, user, group = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, user, group
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:

@@ -54,11 +54,11 @@ class Daemon:
         replacement.write_text(to_toml([*tables, *own]))
         replacement.rename(self.config)
 
-    def launch(self) -> Process:
-        """Start the daemon without waiting for it."""
+    def launch(self, *flags: str, program: Sequence[str] = TOWPATH) -> Process:
+        """Start the daemon without waiting for it; `program` is what plays the towpath command."""
         self._forget_notices()
         self._process = self.host.start(
-            [*TOWPATH, "run", "--config", str(self.config)],
+            [*program, "run", "--config", str(self.config), *flags],
             name="towpath",
             environment={"NOTIFY_SOCKET": str(self.directory / "notify.sock")},
         )
@@ -81,6 +81,14 @@ class Daemon:
         self._forget_notices()
         self.process.signal(signal.SIGHUP)
         self.wait_ready(seconds=seconds)
+
+    def take_over(self, *, seconds: float = 20.0) -> Process:
+        """Have another daemon take the place of the one that runs, and wait until that has ended; the new one."""
+        before = self.process
+        self.launch("--takeover")
+        self.wait_ready(seconds=seconds)
+        before.wait(seconds)
+        return self.process
 
     def stop(self) -> int:
         """End it cleanly; its exit code."""

@@ -16,6 +16,7 @@ from ipaddress import ip_interface, ip_network
 from typing import cast
 
 from engine.apply.delta import Kind
+from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.links import (
     ALIAS_PREFIX,
     DeviceSettings,
@@ -27,7 +28,7 @@ from engine.apply.links import (
     netlink,
     read,
 )
-from engine.apply.plane import Forwarding, LocalPort, OpenTun
+from engine.apply.plane import Forwarding, LocalPort, OpenTun, adopt_tun
 from engine.apply.refusal import refusal
 from engine.errors import KernelError, TowpathError
 from engine.model import Pod, PodDevice, Prefix
@@ -41,12 +42,13 @@ _EVERYTHING: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/
 
 @dataclass(slots=True)
 class Attachment:
-    """A pod's device in use. `made`: it did not exist before this run."""
+    """A pod's device in use. `made`: it did not exist before this run. `compared`: it is known to be as `device` says."""
 
     device: PodDevice
     port: LocalPort
     namespace: Identity | None
     made: bool
+    compared: bool = True
 
     @property
     def is_elsewhere(self) -> bool:
@@ -61,6 +63,13 @@ class Recorded:
     entry: Entry
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A device whose queue a predecessor left us; nobody has looked yet whether it is as it should be."""
+
+    device: PodDevice
+
+
 class PodDriver:
     kind = Kind.POD
     drifts = True
@@ -73,8 +82,32 @@ class PodDriver:
 
     def actual(self) -> Mapping[Hashable, object]:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
-        found.update((name, attachment.device) for name, attachment in self.attachments.items())
+        for name, attachment in self.attachments.items():
+            found[name] = attachment.device if attachment.compared else Inherited(attachment.device)
         return found
+
+    def adopt(self, wanted: PodDevice, inheritance: Inheritance) -> None:
+        """Go on with the queue that a predecessor left for this pod, if it is of the device that is wanted now."""
+        pod = wanted.pod
+        seen = identity(pod.namespace)
+
+        def take(heirloom: Heirloom) -> LocalPort:
+            if seen is None or heirloom.namespace != seen:
+                raise ValueError("the pod is in another namespace now")
+            port = adopt_tun(
+                heirloom.descriptors, role="pod", addresses=pod.addresses, mtu=wanted.mtu, granted=heirloom.granted
+            )
+            if port.name != pod.interface:
+                raise ValueError(f"the pod's device was called {port.name}")
+            return port
+
+        port = inheritance.claim(("pod", pod.name), take)
+        if port is not None:
+            self._forwarding.attach(("pod", pod.name), port)
+            self.attachments[pod.name] = Attachment(wanted, port, seen, made=False, compared=False)
+
+    def namespace_of(self, name: str) -> Identity | None:
+        return self.attachments[name].namespace
 
     def set(self, key: Hashable, value: object) -> None:
         wanted = cast(PodDevice, value)
@@ -86,7 +119,7 @@ class PodDriver:
             run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {pod.name}")
             number = self._forwarding.ports[("pod", pod.name)]
             self._forwarding.plane.update_port(number, addresses=pod.addresses, mtu=wanted.mtu)
-            attachment.device = wanted
+            attachment.device, attachment.compared = wanted, True
         else:
             self._attach(wanted)
 

@@ -11,8 +11,9 @@ from collections.abc import Hashable, Mapping
 from typing import cast
 
 from engine.apply.delta import Kind
+from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.links import ALIAS_PREFIX, DeviceSettings, configure, delete, matches, named_by_alias, netlink, read
-from engine.apply.plane import Forwarding, LocalPort, OpenTun, Owner
+from engine.apply.plane import Forwarding, LocalPort, OpenTun, Owner, adopt_tun
 from engine.apply.refusal import refusal
 from engine.errors import KernelError
 from engine.model import Address, HostDevice, HostPort
@@ -30,6 +31,7 @@ class HostDriver:
         self._open_tun = open_tun
         self._device: HostDevice | None = None
         self._port: LocalPort | None = None
+        self._compared = True  # false: a predecessor left us the queue, and nobody has looked at the device yet
 
     def device_name(self) -> str:
         """The device in use, or the one it would be."""
@@ -37,7 +39,7 @@ class HostDriver:
 
     def actual(self) -> Mapping[Hashable, object]:
         if self._device is not None:
-            return {"host": self._device}
+            return {"host": self._device if self._compared else (self._device.name,)}
         with netlink() as ip:
             earlier = named_by_alias(ip, _ALIAS)
         # A device of an earlier run equals nothing desired, so it is adopted or removed.
@@ -54,7 +56,28 @@ class HostDriver:
                 configure(ip, settings_of(wanted), where=_where(wanted))
             number = self._forwarding.ports[_OWNER]
             self._forwarding.plane.update_port(number, addresses=_addresses(wanted), mtu=wanted.mtu)
-        self._device = wanted
+        self._device, self._compared = wanted, True
+
+    def adopt(self, wanted: HostDevice, inheritance: Inheritance) -> None:
+        """Go on with the queue that a predecessor left, if it is of the device that is wanted now."""
+
+        def take(heirloom: Heirloom) -> LocalPort:
+            addresses = _addresses(wanted)
+            port = adopt_tun(
+                heirloom.descriptors, role="host", addresses=addresses, mtu=wanted.mtu, granted=heirloom.granted
+            )
+            if port.name != wanted.name:
+                raise ValueError(f"the device was called {port.name}")
+            return port
+
+        self._port = inheritance.claim(_OWNER, take)
+        if self._port is not None:
+            self._forwarding.attach(_OWNER, self._port)
+            self._device, self._compared = wanted, False
+
+    def release(self) -> None:
+        """Let go of the queue and leave the device, to a successor that has both."""
+        self.lost()
 
     def remove(self, key: Hashable) -> None:
         if self._port is not None:

@@ -52,6 +52,11 @@ class Port:
         self.takes_super_udp = False
         self.segments_max = 1
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Every descriptor of the port, each once: what another process needs to go on with it (`adopt` of its kind)."""
+        return tuple(dict.fromkeys((*self.inputs, *self.senders)))
+
     def close(self) -> None:
         raise NotImplementedError
 

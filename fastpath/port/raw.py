@@ -7,9 +7,10 @@ Never: sends or receives; the loop does (raw.pxd).
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from fastpath.port.port import Port
-from fastpath.port.sockets import open_socket
+from fastpath.port.sockets import adopt_sockets, disown, open_socket
 from fastpath.values import Tunnel
 
 IPPROTO_IPIP, IPPROTO_IPV6 = 4, 41
@@ -39,6 +40,18 @@ class RawPort(Port):
             for each in opened:
                 each.close()
             raise
+
+    @classmethod
+    def adopt(cls, tunnel: Tunnel, descriptors: Sequence[int]) -> RawPort:
+        """Go on with the two sockets that another process opened, protocol 4 first.
+
+        ValueError when they are not those of `tunnel`. They are the caller's until this returns.
+        """
+        sockets = adopt_sockets(descriptors, tunnel.local, socket.SOCK_RAW)
+        if tuple(each.proto for each in sockets) != (IPPROTO_IPIP, IPPROTO_IPV6):
+            disown(*sockets)
+            raise ValueError(f"the sockets inherited for {tunnel.local} are not those of IP in IP")
+        return cls(tunnel, (sockets[0], sockets[1]))
 
     def close(self) -> None:
         for each in self._sockets:

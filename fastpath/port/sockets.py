@@ -11,6 +11,7 @@ import ctypes
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 from fastpath.values import Address
 
@@ -52,6 +53,30 @@ def open_socket(local: Address, kind: socket.SocketKind, protocol: int = 0) -> s
         opened.close()
         raise
     return opened
+
+
+def adopt_sockets(descriptors: Sequence[int], local: Address, kind: socket.SocketKind) -> list[socket.socket]:
+    """Sockets on `local` that another process made. ValueError, and nothing taken, when one is something else."""
+    adopted: list[socket.socket] = []
+    try:
+        for descriptor in descriptors:
+            adopted.append(socket.socket(fileno=descriptor))
+            each = adopted[-1]
+            if (each.family, each.type, each.getsockname()[0]) != (family_of(local), kind, str(local)):
+                raise ValueError(f"descriptor {descriptor} is no {kind.name} socket on {local}")
+    except OSError as error:
+        disown(*adopted)
+        raise ValueError(f"not a socket on {local}: {error.strerror}") from error
+    except ValueError:
+        disown(*adopted)
+        raise
+    return adopted
+
+
+def disown(*adopted: socket.socket) -> None:
+    """Leave the descriptors to whoever handed them in."""
+    for each in adopted:
+        each.detach()
 
 
 def grow(opened: socket.socket, option: int, forced: int) -> None:

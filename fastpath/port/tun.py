@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import pytun
@@ -21,6 +21,8 @@ from fastpath.values import Address
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETPERSIST = 0x400454CB
+TUNGETIFF = 0x800454D2
+IFREQ = struct.Struct("16sH22x")  # struct ifreq: name, flags
 VNET_HEADER = 10  # bytes of struct virtio_net_hdr
 
 CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
@@ -31,6 +33,22 @@ LADDER = (
 )
 
 
+class Queue:
+    """A queue that another process opened: as much of pytun's device as a port uses."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name = name
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
 class TunPort(Port):
     """A TUN device with one queue. `granted` is the rung of the offload ladder, 0 for none."""
 
@@ -38,7 +56,7 @@ class TunPort(Port):
 
     def __init__(
         self,
-        device: pytun.TunTapDevice,
+        device: pytun.TunTapDevice | Queue,
         role: Literal["pod", "host"],
         addresses: Iterable[Address],
         mtu: int,
@@ -82,6 +100,31 @@ class TunPort(Port):
             device.close()
             raise
         return cls(device, role, addresses, mtu, granted)
+
+    @classmethod
+    def adopt(
+        cls,
+        descriptors: Sequence[int],
+        *,
+        role: Literal["pod", "host"],
+        addresses: Iterable[Address] = (),
+        mtu: int = 1500,
+        granted: int = 0,
+    ) -> TunPort:
+        """Go on with the queue of a device that another process opened, with what it was `granted`.
+
+        ValueError for a descriptor that is no such queue. It is the caller's until this returns.
+        """
+        (descriptor,) = descriptors
+        try:
+            name, flags = IFREQ.unpack(fcntl.ioctl(descriptor, TUNGETIFF, bytes(IFREQ.size)))
+        except OSError as error:
+            raise ValueError(f"descriptor {descriptor} is no TUN queue: {error.strerror}") from error
+        if not flags & pytun.IFF_TUN or bool(flags & pytun.IFF_VNET_HDR) != bool(granted):
+            raise ValueError(
+                f"the queue of {name!r} was opened in another way (flags {flags:#x}, granted {granted:#x})"
+            )
+        return cls(Queue(descriptor, name.rstrip(b"\0").decode()), role, addresses, mtu, granted)
 
     def close(self) -> None:
         """Let go of the queue. A persistent device stays, with its addresses."""

@@ -7,9 +7,10 @@ Never: sends or receives; the loop does (udp.pxd).
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from fastpath.port.port import Port
-from fastpath.port.sockets import open_socket, receive_nothing, segments_of_kernel
+from fastpath.port.sockets import adopt_sockets, disown, open_socket, receive_nothing, segments_of_kernel
 from fastpath.values import Tunnel
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
@@ -58,6 +59,20 @@ class UdpPort(Port):
             for each in opened:
                 each.close()
             raise
+
+    @classmethod
+    def adopt(cls, tunnel: Tunnel, descriptors: Sequence[int]) -> UdpPort:
+        """Go on with the sockets of a tunnel that another process opened, the receiving one first.
+
+        ValueError when they are not those of `tunnel`. They are the caller's until this returns.
+        """
+        if (tunnel.source_ports == "fixed") is not (len(descriptors) == 1):
+            raise ValueError(f"{len(descriptors)} sockets do not make the tunnel {tunnel.local}:{tunnel.port}")
+        receiving, *sending = adopt_sockets(descriptors, tunnel.local, socket.SOCK_DGRAM)
+        if receiving.getsockname()[1] != tunnel.port:
+            disown(receiving, *sending)
+            raise ValueError(f"the socket inherited for {tunnel.local}:{tunnel.port} has another port")
+        return cls(tunnel, receiving, tuple(sending) or (receiving,))
 
     def close(self) -> None:
         for each in self._sockets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
 
 import pytest
@@ -14,62 +13,9 @@ from engine.lab import wait_until
 from engine.lab.cluster import Cluster, Plan
 from engine.lab.traffic import Responder, ping, tcp_echo, udp_echo
 from tests.e2e.conftest import assert_balanced, running_cluster, told_apart
+from tests.e2e.streams import Conversation, Stream, identity
 
 SLOW = pytest.mark.slow
-PATIENCE = 20.0  # seconds for TCP to notice that the path is back; its timer may have doubled a few times
-
-
-class Conversation:
-    """A TCP connection that carries numbered blocks all the time, each compared."""
-
-    def __init__(self, source, target, address):
-        self._listener = target.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((address, 0))
-        self._listener.listen()
-        self._sender = source.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._sender.connect(self._listener.getsockname())
-        self._receiver, _ = self._listener.accept()
-        self.received = 0
-        self.wrong = 0
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self):
-        number = 0
-        try:
-            while True:
-                self._sender.sendall(number.to_bytes(8, "big") * 512)
-                number += 1
-        except OSError:
-            return
-
-    def _receive(self):
-        expected, rest = 0, b""
-        while data := self._receiver.recv(1 << 16):
-            rest += data
-            while len(rest) >= 4096:
-                block, rest = rest[:4096], rest[4096:]
-                self.wrong += block != expected.to_bytes(8, "big") * 512
-                expected += 1
-            self.received += len(data)
-
-    def goes_on(self):
-        """Wait until as much again has arrived as in a moment of full speed."""
-        goal = self.received + (1 << 20)
-        wait_until(lambda: self.received >= goal, "the connection to go on", seconds=PATIENCE)
-        assert self.wrong == 0
-
-    def end(self):
-        for sock in (self._sender, self._receiver, self._listener):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
-        for thread in self._threads:
-            thread.join(5)
-        assert self.wrong == 0
 
 
 @pytest.fixture
@@ -106,12 +52,6 @@ def test_kill_and_restart_under_traffic(encapsulation, conversation):
             assert ping(a.host, address, count=3).ok
             tcp_echo(a.host, address)
         assert node.daemon.ask("status")["problems"] == []
-
-
-def identity(pod):
-    """What must survive: the very device, and what it is called by."""
-    device = pod.host.interface("eth0")
-    return device.index, device.mtu, sorted(device.addresses())
 
 
 def test_reload_touches_only_what_differs(conversation):
@@ -160,44 +100,7 @@ def test_no_packet_is_lost_by_a_reload():
                 node.daemon.reload()
                 cluster.lab.remove(new.host)
         assert stream.sent > 100
-        assert stream.received == stream.sent
-
-
-class Stream:
-    """A thousand small datagrams a second while the block runs."""
-
-    def __init__(self, source, target, address):
-        self._sink = target.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)  # nobody reads before the end
-        self._sink.bind((address, 0))
-        self._source = source.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._source.connect(self._sink.getsockname())
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send, daemon=True)
-        self.sent = self.received = 0
-
-    def _send(self):
-        while not self._stop.wait(0.001):
-            self._source.send(self.sent.to_bytes(4, "big"))
-            self.sent += 1
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        self._sink.settimeout(0.5)
-        seen = set()
-        try:
-            while len(seen) < self.sent:
-                seen.add(self._sink.recv(100))
-        except TimeoutError:
-            pass
-        self.received = len(seen)
-        self._sink.close()
-        self._source.close()
+        assert stream.lost == 0
 
 
 @pytest.mark.parametrize("encapsulation", ["vxlan", "none"])

@@ -1,7 +1,8 @@
 """Fuzzes what people and programs write: `python -m tests.fuzz.fuzz_text --seconds 30`.
 
-Configuration files and lines to the control socket, bent from good ones. A
-configuration is accepted or refused with a ConfigError; a line gets an answer.
+Configuration files, lines to the control socket, and what a daemon says to its
+successor, bent from good ones. A configuration is accepted or refused with a
+ConfigError; a line gets an answer; a frame is understood or a HandoverError.
 Anything else that is raised is a finding.
 
 Owns: the good texts and how they are bent.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import socket
+import struct
 import sys
 import tempfile
 import time
@@ -23,6 +26,8 @@ import msgspec
 from engine.config import parse
 from engine.control.server import Server
 from engine.errors import ConfigError
+from engine.handover.line import HandoverError, Line
+from engine.handover.messages import Offer, PortItem
 from engine.loop import Loop
 
 GOOD_FILE = b"""
@@ -79,6 +84,22 @@ def control(server: Server) -> Callable[[bytes], None]:
     return judge
 
 
+def good_frame() -> bytes:
+    text = msgspec.json.encode(Offer([PortItem("pod", "default/web", 1, 79, (4, 4026531840))], []))
+    return struct.pack("!II", len(text), 0) + text
+
+
+def frame(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        try:
+            Line(ours).receive(Offer, seconds=1)
+        except HandoverError:
+            return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=30)
@@ -87,9 +108,9 @@ def main() -> int:
     runs, end = 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as directory:
         server = Server(Loop(), Path(directory, "socket"), {"routes": lambda parameters: parameters})
-        targets = ((configuration, GOOD_FILE), (control(server), GOOD_LINE))
+        targets = ((configuration, GOOD_FILE), (control(server), GOOD_LINE), (frame, good_frame()))
         while time.monotonic() < end:
-            judge, good = targets[runs % 2]
+            judge, good = targets[runs % 3]
             text = bent(good, chance)
             runs += 1
             try:

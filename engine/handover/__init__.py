@@ -1,0 +1,1 @@
+"""One daemon follows another without a packet lost: what they say to each other, and who forwards when."""

@@ -1,0 +1,155 @@
+"""The successor's side: it receives everything, gets ready, and begins when the other has stopped.
+
+Owns: the conversation, and the descriptors until somebody takes them.
+Never: changes the kernel before the other has stopped.
+Invariant: until `begin` has returned, `give_up` (or our death) leaves the
+other daemon as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from engine.apply.inheritance import Heirloom, Inheritance
+from engine.control.client import Client
+from engine.errors import UnreachableDaemonError
+from engine.handover.line import HandoverError, Line, LineClosedError, close_all
+from engine.handover.messages import FORMAT, OLDEST_FORMAT, Go, Hello, Offer, PortItem, Ready, Refusal, Running
+from engine.lockfile import LockFile
+from engine.version import version
+from engine.views import Takeover as Terms
+
+log = logging.getLogger(__name__)
+
+OFFER_SECONDS = 30.0  # the other ends what is under way first
+GO_SECONDS = 10.0
+END_SECONDS = 10.0  # for the other to be gone after we have begun
+FLOWS_LIMIT = 4 << 30  # bytes
+
+
+class Takeover:
+    """A conversation with the daemon that runs, from its offer on. See `ask`."""
+
+    def __init__(self, line: Line, pid: int, offer: Offer, descriptors: list[int]) -> None:
+        self._line = line
+        self._pid = pid
+        rest = iter(descriptors)
+        self.inheritance = Inheritance(
+            _heirloom(item, [next(rest) for _ in range(item.descriptors)]) for item in offer.ports
+        )
+        self._others = dict(zip(offer.others, rest, strict=True))
+        line.process = self._others.pop("process", None)
+        self._stopped_ns = 0
+
+    # -- what was left to us -----------------------------------------------------
+    def listener(self, name: str, address: object) -> socket.socket | None:
+        """The listening socket called `name`, if it listens on `address`; whoever gets it closes it."""
+        descriptor = self._others.pop(name, None)
+        if descriptor is None:
+            return None
+        listening = socket.socket(fileno=descriptor)
+        if listening.getsockname() != address:
+            listening.close()
+            return None
+        return listening
+
+    def lock(self, directory: Path) -> LockFile:
+        """The lock on the state directory. HandoverError when none came."""
+        if "lock" not in self._others:
+            raise HandoverError("the running daemon holds no lock", remedy="restart it instead")
+        lock = LockFile(directory, shared=self._others["lock"])
+        del self._others["lock"]
+        return lock
+
+    # -- the steps ---------------------------------------------------------------
+    def ready(self) -> bytes:
+        """Say so, and wait until the other has stopped. Its flow table; empty when there is none.
+
+        When the other dies instead, nobody forwards, and we have all that is needed to begin.
+        """
+        self._line.send(Ready())
+        try:
+            go, descriptors = self._line.receive(Go, seconds=GO_SECONDS)
+        except LineClosedError:
+            if not self._line.wait_for_its_end(1.0):
+                raise
+            log.warning("the daemon before us died; going on without its flow table")
+            self._stopped_ns = time.monotonic_ns()
+            return b""
+        self._stopped_ns = go.stopped_ns
+        try:
+            return _content(descriptors[0]) if go.flows and descriptors else b""
+        finally:
+            close_all(descriptors)
+
+    def begin(self) -> None:
+        """The workers run: tell the other to end."""
+        pause = (time.monotonic_ns() - self._stopped_ns) / 1e6
+        try:
+            self._line.send(Running())
+        except LineClosedError:
+            if not self._line.wait_for_its_end(1.0):
+                raise  # it goes on, and is about to kill us
+        log.info("took over from process %d; nobody forwarded for %.1f ms", self._pid, pause)
+
+    def finish(self) -> None:
+        """Let go of what nobody claimed, and wait until the other is gone with its copies of that."""
+        self.inheritance.close()
+        close_all(list(self._others.values()))
+        if not self._line.wait_for_its_end(END_SECONDS):
+            log.warning("process %d has not ended", self._pid)
+        self._line.close()
+
+    def give_up(self, why: BaseException) -> None:
+        """Tell the other, which goes on, and let go of everything."""
+        with suppress(HandoverError):
+            self._line.send(Refusal(str(why)), seconds=1.0)
+        self.inheritance.close()
+        close_all(list(self._others.values()))
+        self._others.clear()
+        self._line.close()
+
+
+def ask(path: Path) -> Takeover | None:
+    """Begin to take over from the daemon that answers at `path`; None when none does.
+
+    HandoverError when it cannot or will not.
+    """
+    try:
+        client = Client(path)
+    except UnreachableDaemonError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        return None
+    with client:
+        terms = client.ask("takeover", Terms, newest=FORMAT, oldest=OLDEST_FORMAT, version=version())
+        connection = client.detach()
+    line = Line(connection)
+    try:
+        line.send(Hello(min(terms.format, FORMAT)))
+        offer, descriptors = line.receive(Offer, seconds=OFFER_SECONDS)
+        if sum(item.descriptors for item in offer.ports) + len(offer.others) != len(descriptors):
+            close_all(descriptors)
+            raise HandoverError("the offer does not match its descriptors", remedy="restart instead")
+        return Takeover(line, terms.pid, offer, descriptors)
+    except BaseException:
+        line.close()
+        raise
+
+
+def _heirloom(item: PortItem, descriptors: list[int]) -> Heirloom:
+    return Heirloom((item.kind, item.name), tuple(descriptors), item.granted, item.namespace)
+
+
+def _content(memory: int) -> bytes:
+    size = os.fstat(memory).st_size
+    if size > FLOWS_LIMIT:
+        log.warning("leaving a flow table of %d bytes behind", size)
+        return b""
+    with open(memory, "rb", closefd=False) as stream:
+        return stream.read()

@@ -1,0 +1,134 @@
+"""Traffic that notices what it loses: a TCP connection of numbered blocks, and a thousand numbered datagrams a second."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+from engine.lab import wait_until
+
+PATIENCE = 20.0  # seconds for TCP to notice that the path is back; its timer may have doubled a few times
+
+
+class Conversation:
+    """A TCP connection that carries numbered blocks all the time, each compared."""
+
+    def __init__(self, source, target, address):
+        family = family_of(address)
+        self._listener = target.socket(family, socket.SOCK_STREAM)
+        self._listener.bind((address, 0))
+        self._listener.listen()
+        self._sender = source.socket(family, socket.SOCK_STREAM)
+        self._sender.connect(self._listener.getsockname())
+        self._receiver, _ = self._listener.accept()
+        self.received = 0
+        self.wrong = 0
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self):
+        number = 0
+        try:
+            while True:
+                self._sender.sendall(number.to_bytes(8, "big") * 512)
+                number += 1
+        except OSError:
+            return
+
+    def _receive(self):
+        expected, rest = 0, b""
+        while data := self._next():
+            rest += data
+            while len(rest) >= 4096:
+                block, rest = rest[:4096], rest[4096:]
+                self.wrong += block != expected.to_bytes(8, "big") * 512
+                expected += 1
+            self.received += len(data)
+
+    def _next(self):
+        try:
+            return self._receiver.recv(1 << 16)
+        except OSError:  # `end` closed it; a connection that broke by itself is noticed by `goes_on`
+            return b""
+
+    def goes_on(self):
+        """Wait until as much again has arrived as in a moment of full speed."""
+        goal = self.received + (1 << 20)
+        wait_until(lambda: self.received >= goal, "the connection to go on", seconds=PATIENCE)
+        assert self.wrong == 0
+
+    def end(self):
+        for sock in (self._sender, self._receiver, self._listener):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+        for thread in self._threads:
+            thread.join(5)
+        assert self.wrong == 0
+
+
+class Stream:
+    """Numbered datagrams, about a thousand a second, while the block runs; `lost` and `longest_gap` (s) after it."""
+
+    def __init__(self, source, target, address, *, pause=0.001):
+        self._sink = target.socket(family_of(address), socket.SOCK_DGRAM)
+        self._sink.bind((address, 0))
+        self._sink.settimeout(0.5)
+        self._source = source.socket(family_of(address), socket.SOCK_DGRAM)
+        self._source.connect(self._sink.getsockname())
+        self._pause = pause
+        self._stop = threading.Event()
+        self._all_sent = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
+        self._seen = set()
+        self.sent = self.lost = 0
+        self.longest_gap = 0.0
+
+    def _send(self):
+        while not self._stop.wait(self._pause):
+            try:
+                self._source.send(self.sent.to_bytes(4, "big"))
+            except OSError:  # the path says no: that one is lost
+                pass
+            self.sent += 1
+
+    def _receive(self):
+        """Until a while after the last one was sent, or all are here."""
+        last = time.monotonic()
+        while not self._all_sent.is_set() or len(self._seen) < self.sent:
+            try:
+                self._seen.add(self._sink.recv(100))
+            except TimeoutError:
+                if self._all_sent.is_set():
+                    return
+                continue
+            now = time.monotonic()
+            self.longest_gap, last = max(self.longest_gap, now - last), now
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._threads[0].join()
+        self._all_sent.set()
+        self._threads[1].join()
+        self.lost = self.sent - len(self._seen)
+        self._sink.close()
+        self._source.close()
+
+
+def family_of(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def identity(pod):
+    """What must survive: the very device, and what it is called by."""
+    device = pod.host.interface("eth0")
+    return device.index, device.mtu, sorted(device.addresses())

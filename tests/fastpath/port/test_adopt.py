@@ -1,0 +1,81 @@
+"""A port goes on with the descriptors of another process: of every kind, and of nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from fastpath.port.raw import RawPort
+from fastpath.port.tun import TunPort
+from fastpath.port.udp import SOURCES, UdpPort
+from fastpath.values import Tunnel
+
+PORT = 41789
+VXLAN4 = Tunnel(encapsulation="vxlan", local=ip_address("127.0.0.1"), port=PORT, vni=1)
+VXLAN6 = Tunnel(encapsulation="vxlan", local=ip_address("::1"), port=PORT, vni=1)
+FIXED = Tunnel(encapsulation="udp", local=ip_address("127.0.0.1"), port=PORT, source_ports="fixed")
+IPIP4 = Tunnel(encapsulation="ipip", local=ip_address("127.0.0.1"))
+IPIP6 = Tunnel(encapsulation="ipip", local=ip_address("::1"))
+
+
+def copies(port):
+    """The descriptors as another process would get them."""
+    return [os.dup(descriptor) for descriptor in port.descriptors]
+
+
+@pytest.mark.parametrize(("kind", "tunnel"), [(UdpPort, VXLAN4), (UdpPort, VXLAN6), (UdpPort, FIXED)])
+def test_sockets_of_a_tunnel(kind, tunnel):
+    first = kind.open(tunnel)
+    second = kind.adopt(tunnel, copies(first))
+    first.close()
+    assert (len(second.inputs), len(second.senders)) == (1, 1 if tunnel is FIXED else SOURCES)
+    assert (second.name, second.segments_max, second.gro) == (first.name, first.segments_max, first.gro)
+    with socket.socket(socket.AF_INET if tunnel.local.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.sendto(b"still here", (str(tunnel.local), PORT))
+    assert os.read(second.inputs[0], 99) == b"still here"
+    with pytest.raises(BlockingIOError):
+        os.read(second.inputs[0], 99)
+    second.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("tunnel", [IPIP4, IPIP6])
+def test_raw_sockets(tunnel):
+    first = RawPort.open(tunnel)
+    second = RawPort.adopt(tunnel, copies(first))
+    first.close()
+    assert len(second.inputs) == 2
+    with pytest.raises(ValueError, match="not those of IP in IP"):
+        RawPort.adopt(tunnel, copies(second)[::-1])
+    second.close()
+
+
+def test_what_is_no_socket_of_the_tunnel_is_left_to_the_caller():
+    with UdpPort.open(VXLAN4) as other:
+        for descriptors in ([os.memfd_create("x")] * 9, [os.dup(other.inputs[0])] * 9, copies(other)[:1]):
+            with pytest.raises(ValueError):
+                UdpPort.adopt(VXLAN6, descriptors)
+            os.fstat(descriptors[0])
+            os.close(descriptors[0])
+        moved = Tunnel(encapsulation="vxlan", local=VXLAN4.local, port=PORT + 1, vni=1)
+        with pytest.raises(ValueError, match="another port"):
+            UdpPort.adopt(moved, copies(other))
+
+
+@pytest.mark.root
+def test_queue_of_a_device():
+    first = TunPort.open("towpath-adopt", role="pod", persist=False)
+    (descriptor,) = copies(first)
+    with pytest.raises(ValueError, match="opened in another way"):
+        TunPort.adopt([descriptor], role="pod", granted=0 if first.granted else 1)
+    second = TunPort.adopt([descriptor], role="pod", granted=first.granted, mtu=1400)
+    first.close()
+    assert (second.name, second.vnet_header, second.takes_super) == (first.name, first.vnet_header, first.takes_super)
+    assert os.path.exists(f"/sys/class/net/{second.name}")
+    second.delete()
+    assert not os.path.exists(f"/sys/class/net/{second.name}")
+    with pytest.raises(ValueError, match="no TUN queue"):
+        TunPort.adopt([os.memfd_create("x")], role="pod")
