@@ -420,6 +420,7 @@ class Node:
         """What nobody announces."""
         if self._residents is not None and self._residents.look(self.loop.clock()):
             self._settle_pods()
+        self._check_forwarding()
         if self._datapath is not None and (names := self._datapath.doubtful_pods()):
             self._datapath.audit_pods(names)
             self._arm_retry()
