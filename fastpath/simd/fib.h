@@ -2,21 +2,24 @@
  *
  * Owns: what readers of a published table may rely on. The builder (table/fib*)
  * and the bulk kernels (simd/) both stand on this file.
- * Never: changes a table. A published table is immutable, all the way down.
+ * Never: changes a table. A published version is immutable, all the way down.
  *
- * Shape. An address is read eight bits at a time. `top` answers for the first
- * eight; an entry is a value (0 = no route) or a reference to a node of 256
- * entries for the next eight bits. So a change copies one entry array a level,
- * and a version of the whole table hangs on one pointer.
+ * Shape. `root` answers for the first 16 bits of an address; an entry is a value
+ * (0 = no route) or a reference to a piece: 64 * 2^n bytes at a multiple of 64
+ * from `base`. So a version of the whole table hangs on one pointer.
  *
- * IPv4 nodes hold 16-bit entries (`narrow`: flag + 15 bits) until values or
- * nodes exceed 32,767, then 32-bit ones (`wide`). Exactly one pointer is set.
+ * IPv4 pieces are arrays. The reference says how wide an element is (1, 2 or 4
+ * bytes, whatever its largest value needs) and how far the bits below the
+ * entry's own are shifted right to index it, so that an array is no finer than
+ * its longest prefix. Elements are values; only those of 4 bytes may refer to
+ * one array more.
  *
- * IPv6 has, besides nodes, blocks: where few routes are left below an entry,
- * the next 32 bits (the block's window, from any multiple of eight bits on) are
- * cut into intervals; a block, one cache line, holds 8 interval starts and their
- * 8 entries. An entry of a block may refer to a further block: of the same
- * window (a second level) or of a later one (longer prefixes), down to /128.
+ * IPv6 pieces are nodes, 256 entries for the next eight bits, and blocks: where
+ * few routes are left below an entry, the next 32 bits (the block's window, from
+ * any multiple of eight bits on) are cut into intervals; a block, one cache line,
+ * holds 8 interval starts and their 8 entries. An entry of a block may refer to a
+ * further block: of the same window (a second level) or of a later one (longer
+ * prefixes), down to /128.
  */
 #ifndef FASTPATH_SIMD_FIB_H
 #define FASTPATH_SIMD_FIB_H
@@ -24,18 +27,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FIB_REF 0x80000000u    /* entry is a reference, not a value */
-#define FIB_BLOCK 0x40000000u  /* of references: to a block, not to a node */
-#define FIB_INDEX 0x03ffffffu  /* of references: which one */
-#define FIB_NARROW_REF 0x8000u /* the same flag of a 16-bit entry */
-#define FIB_NARROW_INDEX 0x7fffu
-#define FIB_FANOUT 256u
+#define FIB_REF 0x80000000u /* entry is a reference, not a value */
+#define FIB_ROOT 65536u     /* entries of the root: the first 16 bits */
+#define FIB_LINE 64u        /* bytes in which pieces are measured */
+#define FIB_FANOUT 256u     /* entries of an IPv6 node */
 #define FIB_BLOCK_KEYS 8u
 
+/* IPv4 references: bits 29..30 width, 6..28 offset in bytes, 0..3 shift. */
+#define FIB4_WIDTH_AT 29
+#define FIB4_OFFSET 0x1fffffc0u
+#define FIB4_SHIFT 15u
+
+/* IPv6 references: bit 30 block, 26..29 its window, 0..25 offset in lines. */
+#define FIB_BLOCK 0x40000000u
+#define FIB_WINDOW_AT 26
+#define FIB_INDEX 0x03ffffffu
+
 struct fib4 {
-    const uint16_t *narrow; /* node i starts at i * 256; two bytes behind the last may be read */
-    const uint32_t *wide;
-    uint32_t top[FIB_FANOUT];
+    const uint8_t *base; /* three bytes behind a piece may be read */
+    uint32_t root[FIB_ROOT];
+};
+
+struct fib6 {
+    const uint8_t *base;
+    uint32_t root[FIB_ROOT];
 };
 
 /* Unused keys are 0xffffffff and repeat the last entry, so that a rank of 8 is right too. */
@@ -44,20 +59,48 @@ struct fib_block {
     uint32_t entries[FIB_BLOCK_KEYS];
 };
 
-struct fib6 {
-    const uint32_t *nodes;
-    const struct fib_block *blocks;
-    uint32_t top[FIB_FANOUT];
-};
+/* -- IPv4 ------------------------------------------------------------------- */
 
-/* Bits 26..29 of a block reference: where its window starts, in bytes of the address. */
-static inline uint32_t fib_window(uint32_t entry) { return (entry >> 26 & 15u) * 8u; }
+/* Element `slot` of the array that `entry` refers to. */
+static inline uint32_t fib4_element(const uint8_t *base, uint32_t entry, uint32_t slot)
+{
+    const uint8_t *array = base + (entry & FIB4_OFFSET);
+    switch (entry >> FIB4_WIDTH_AT & 3u) {
+    case 0:
+        return array[slot];
+    case 1:
+        return ((const uint16_t *)array)[slot];
+    default:
+        return ((const uint32_t *)array)[slot];
+    }
+}
 
-/* The 32 bits of an address from bit `window` (0..120) on, zeroes behind its end. */
+/* The second array: `entry` stands in one that took all but the last `left` bits. */
+static inline uint32_t fib4_rest(const uint8_t *base, uint32_t entry, uint32_t left, uint32_t address)
+{
+    return fib4_element(base, entry, (address & ((1u << left) - 1u)) >> (entry & FIB4_SHIFT));
+}
+
+/* Value of the longest match for an address in host order, 0 when there is none. */
+static inline uint32_t fib4_find(const struct fib4 *fib, uint32_t address)
+{
+    uint32_t entry = fib->root[address >> 16], left = entry & FIB4_SHIFT;
+    if (entry & FIB_REF) {
+        entry = fib4_element(fib->base, entry, (address & 0xffffu) >> left);
+        if (entry & FIB_REF)
+            entry = fib4_rest(fib->base, entry, left, address);
+    }
+    return entry;
+}
+
+/* -- IPv6 ------------------------------------------------------------------- */
+
+/* Where the window of a block reference starts. */
+static inline uint32_t fib_window(uint32_t entry) { return (entry >> FIB_WINDOW_AT & 15u) * 8u; }
+
+/* The 32 bits of an address from bit `window` (8..120) on, zeroes behind its end. */
 static inline uint32_t fib_window_key(uint64_t high, uint64_t low, uint32_t window)
 {
-    if (window == 0)
-        return (uint32_t)(high >> 32);
     if (window < 64)
         return (uint32_t)((high << window | low >> (64 - window)) >> 32);
     return (uint32_t)(low << (window - 64) >> 32);
@@ -66,6 +109,16 @@ static inline uint32_t fib_window_key(uint64_t high, uint64_t low, uint32_t wind
 static inline uint32_t fib_byte(uint64_t high, uint64_t low, uint32_t depth)
 {
     return (uint32_t)(depth < 8 ? high >> (56 - 8 * depth) : low >> (120 - 8 * depth)) & 255u;
+}
+
+static inline const uint32_t *fib_node(const struct fib6 *fib, uint32_t entry)
+{
+    return (const uint32_t *)(fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE);
+}
+
+static inline const struct fib_block *fib_block_at(const struct fib6 *fib, uint32_t entry)
+{
+    return (const struct fib_block *)(fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE);
 }
 
 /* Position of the last key <= `key`: three halvings without a branch. */
@@ -78,58 +131,21 @@ static inline uint32_t fib_block_rank(const struct fib_block *block, uint32_t ke
     return rank;
 }
 
-static inline uint32_t fib4_find_narrow(const struct fib4 *fib, uint32_t entry, uint32_t address)
+/* The same for an IPv6 address, its upper and lower 64 bits in host order. Each turn goes to a node
+ * one byte deeper, or to a block of the same or a later window; the builder makes no other references. */
+static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t low)
 {
-    uint32_t e = fib->narrow[(entry & FIB_INDEX) << 8 | (address >> 16 & 255u)];
-    if (e & FIB_NARROW_REF) {
-        e = fib->narrow[(e & FIB_NARROW_INDEX) << 8 | (address >> 8 & 255u)];
-        if (e & FIB_NARROW_REF)
-            e = fib->narrow[(e & FIB_NARROW_INDEX) << 8 | (address & 255u)];
-    }
-    return e;
-}
-
-static inline uint32_t fib4_find_wide(const struct fib4 *fib, uint32_t entry, uint32_t address)
-{
-    uint32_t e = fib->wide[(size_t)(entry & FIB_INDEX) << 8 | (address >> 16 & 255u)];
-    if (e & FIB_REF) {
-        e = fib->wide[(size_t)(e & FIB_INDEX) << 8 | (address >> 8 & 255u)];
-        if (e & FIB_REF)
-            e = fib->wide[(size_t)(e & FIB_INDEX) << 8 | (address & 255u)];
-    }
-    return e;
-}
-
-/* Value of the longest match for an address in host order, 0 when there is none. */
-static inline uint32_t fib4_find(const struct fib4 *fib, uint32_t address)
-{
-    uint32_t entry = fib->top[address >> 24];
-    if (!(entry & FIB_REF))
-        return entry;
-    return fib->narrow ? fib4_find_narrow(fib, entry, address) : fib4_find_wide(fib, entry, address);
-}
-
-/* Resolve a reference found at `depth` bytes (see fib6_find). Each turn goes to a node one byte
- * deeper, or to a block of the same or a later window; the builder makes no other references. */
-static inline uint32_t fib6_follow(const struct fib6 *fib, uint32_t entry, uint32_t depth, uint64_t high,
-                                   uint64_t low)
-{
-    while (entry & FIB_REF) {
+    uint32_t entry = fib->root[high >> 48];
+    for (uint32_t depth = 2; entry & FIB_REF;) {
         if (entry & FIB_BLOCK) {
-            const struct fib_block *block = fib->blocks + (entry & FIB_INDEX);
+            const struct fib_block *block = fib_block_at(fib, entry);
             entry = block->entries[fib_block_rank(block, fib_window_key(high, low, fib_window(entry)))];
         } else {
-            entry = fib->nodes[(size_t)(entry & FIB_INDEX) << 8 | fib_byte(high, low, depth)];
+            entry = fib_node(fib, entry)[fib_byte(high, low, depth)];
             depth++;
         }
     }
     return entry;
-}
-
-/* The same for an IPv6 address, its upper and lower 64 bits in host order. */
-static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t low)
-{
-    return fib6_follow(fib, fib->top[high >> 56], 1, high, low);
 }
 
 #endif

@@ -9,23 +9,24 @@ Never: changes the choice while tables are being read, except by `use`.
 
 import os
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef extern from "fastpath/simd/lookup.h" nogil:
     const lookup_kernels *lookup_row(int i, int *runs) noexcept
-    enum: FIB_REF, FIB_NARROW_REF
 
 cdef extern from "fastpath/simd/fib.h" nogil:
+    enum: FIB_REF, FIB_LINE
     struct fib4_layout "fib4":
-        const void *narrow
-        uint32_t top[256]
+        const void *base
+        uint32_t root[65536]
 
 cdef enum:
     TRIAL_ADDRESSES = 1024
     TRIAL_PASSES = 5
-    TRIAL_NODES = 257          # the first refers to the others: two levels below the top
+    TRIAL_SHIFT = 10           # arrays of one line: 64 elements of one byte
+    TRIAL_LINES = 4096
 
 cdef const lookup_kernels *chosen4 = NULL
 cdef const lookup_kernels *chosen6 = NULL
@@ -73,20 +74,19 @@ def use(name: str | None) -> None:
 # -- measuring ---------------------------------------------------------------------
 
 cdef struct trial:
-    uint16_t narrow[TRIAL_NODES * 256 + 32]
     fib4_layout fib
     uint32_t addresses[TRIAL_ADDRESSES]
     uint32_t values[TRIAL_ADDRESSES]
+    uint8_t lines[64 * TRIAL_LINES + 64]
 
 
 cdef void fill_trial(trial *t) noexcept:
-    """Every address goes two nodes deep; a small table, so that code is compared, not memory."""
+    """Every address goes through one array; a small table, so that code is compared, not memory."""
     cdef uint64_t state = 0x9e3779b97f4a7c15
     cdef uint32_t i
-    for i in range(256):
-        t.fib.top[i] = <uint32_t>FIB_REF
-        t.narrow[i] = <uint16_t>(FIB_NARROW_REF | (1 + i))
-    t.fib.narrow = t.narrow
+    t.fib.base = t.lines
+    for i in range(65536):
+        t.fib.root[i] = <uint32_t>FIB_REF | (i % TRIAL_LINES) * FIB_LINE | TRIAL_SHIFT
     for i in range(TRIAL_ADDRESSES):
         state ^= state << 13
         state ^= state >> 7

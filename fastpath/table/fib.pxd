@@ -10,21 +10,17 @@
 #     value = fib4_find(fib, address)            # host order; 0 = no route
 # One loaded pointer is one consistent version of the whole table.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from fastpath.atomic cimport atomic_pointer_load
 from fastpath.table.qsbr cimport Reclaimer
-from fastpath.table.fib_pool cimport fib_block, trie
+from fastpath.table.fib_pool cimport edition, pool, trie
 from fastpath.table.rib cimport rib, rib_match, rib_route
 
 cdef extern from "fastpath/simd/fib.h" nogil:
     struct fib4:
-        const uint16_t *narrow
-        const uint32_t *wide
-        uint32_t top[256]
+        pass
     struct fib6:
-        const uint32_t *nodes
-        const fib_block *blocks
-        uint32_t top[256]
+        pass
     uint32_t fib4_find(const fib4 *fib, uint32_t address) noexcept
     uint32_t fib6_find(const fib6 *fib, uint64_t high, uint64_t low) noexcept
 
@@ -45,7 +41,7 @@ cdef struct prefix:
 cdef struct family:            # the writer's side of one family
     rib routes
     trie compiled
-    bint values_wide           # some value exceeded 16-bit entries
+    edition *published
     bint broken                # a change could not be compiled: the next one rebuilds
 
 cdef class Fib:
@@ -62,8 +58,7 @@ cdef class Fib:
     cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1
     cdef int apply(self, int version, const prefix *p, uint64_t n) except -1
     cdef int rebuild(self, int version) except -1
-    cdef int publish(self, int version, void *new) except -1
-    cdef int swap_pools(self, int version, void *new, trie *old) except -1
-    cdef void retire_pools(self, trie *t, uint64_t token) noexcept
+    cdef void publish(self, int version) noexcept
+    cdef void retire_table(self, family *old) noexcept
     cdef void discard(self, int version) noexcept
     cdef void **slot_of(self, int version) noexcept

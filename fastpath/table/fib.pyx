@@ -12,84 +12,61 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import numpy
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 from fastpath.atomic cimport atomic_pointer_store
-from fastpath.table.fib_build cimport trie_compile_top, trie_update_top
+from fastpath.table.fib_build cimport root_compile, root_update
 from fastpath.table.fib_pool cimport (
-    FIB_BLOCK, FIB_FANOUT, FIB_INDEX, NARROW_MAX, pool, pool_close, pool_give, pool_open,
+    FIB_LINE, edition_give, edition_take, piece_give, pool_free, pool_new,
 )
 from fastpath.table.rib cimport rib_clear, rib_get, rib_insert, rib_list, rib_longest, rib_remove
 
 cdef enum:
-    NODES_MIN = 2048           # pieces a pool starts with; four times as many when they run out
-    NODES_MAX = 0x400000       # so that a kernel's 32-bit gather index stays positive
-    BLOCKS_MAX = 0x4000000     # what a reference can name
+    LINES_MIN = 4096           # of a pool; four times as many when they run out
+    LINES_MAX_IPV4 = 0x800000  # what a reference can name: 512 MiB
+    LINES_MAX_IPV6 = 0x4000000 # 4 GiB
     REBUILD_SHARE = 16         # more changes at once than this part of the routes: compile anew
     LIST_ROOM = 256            # routes fetched at a time when listing
 
-# -- memory of a version and of its pools ---------------------------------------------------
-
-cdef void release_version(void *owner, uint64_t item) noexcept:
-    free(owner)
-
+# -- memory of editions and pieces -----------------------------------------------------------
 
 cdef void release_piece(void *owner, uint64_t item) noexcept:
-    pool_give(<pool *>owner, <uint32_t>item)
+    piece_give(<pool *>owner, <uint32_t>item & 0x3ffffff, <uint32_t>item >> 26)
+
+
+cdef void release_edition(void *owner, uint64_t item) noexcept:
+    edition_give(<pool *>owner, <edition *><size_t>item)
 
 
 cdef void release_pool(void *owner, uint64_t item) noexcept:
-    pool_close(<pool *>owner)
-    free(owner)
+    pool_free(<pool *>owner)
 
 
-cdef pool *new_pool(uint32_t size, uint64_t capacity) noexcept:
-    cdef pool *p = <pool *>calloc(1, sizeof(pool))
-    if p != NULL and pool_open(p, size, <uint32_t>capacity) != 0:
-        free(p)
-        p = NULL
-    return p
+cdef void *readable(edition *e) noexcept:
+    """What readers of an edition get."""
+    return &e.base
 
 
-cdef void close_trie(trie *t) noexcept:
-    """Free the pools of a trie that was never published."""
-    if t.nodes != NULL:
-        release_pool(t.nodes, 0)
-    if t.blocks != NULL:
-        release_pool(t.blocks, 0)
-    free(t.dropped)
+cdef int open_trie(trie *t, int version, uint64_t lines) except -1:
     memset(t, 0, sizeof(trie))
-
-
-cdef int open_trie(trie *t, int version, bint narrow, uint64_t capacity) except -1:
-    memset(t, 0, sizeof(trie))
-    t.narrow = narrow
+    t.six = version == 6
     t.transaction = 1
-    t.nodes = new_pool(FIB_FANOUT * (2 if narrow else 4), min(capacity, <uint64_t>NARROW_MAX + 1 if narrow else NODES_MAX))
-    if version == 6:
-        t.blocks = new_pool(sizeof(fib_block), min(8 * capacity, <uint64_t>BLOCKS_MAX))
-    if t.nodes == NULL or (version == 6 and t.blocks == NULL):
+    t.pieces = pool_new(<uint32_t>lines)
+    if t.pieces != NULL:
+        t.making = edition_take(t.pieces, NULL)
+    if t.making == NULL:
         close_trie(t)
         raise MemoryError("no memory for a compiled table")
     return 0
 
 
-cdef void *new_version(int version) noexcept:
-    return calloc(1, sizeof(fib4) if version == 4 else sizeof(fib6))
-
-
-cdef uint32_t *top_of(int version, void *fib) noexcept:
-    return &(<fib4 *>fib).top[0] if version == 4 else &(<fib6 *>fib).top[0]
-
-
-cdef void point(int version, void *fib, const trie *t) noexcept:
-    """Tell a version where its pieces are."""
-    if version == 6:
-        (<fib6 *>fib).nodes = <uint32_t *>t.nodes.base
-        (<fib6 *>fib).blocks = <fib_block *>t.blocks.base
-    else:
-        (<fib4 *>fib).narrow = <uint16_t *>t.nodes.base if t.narrow else NULL
-        (<fib4 *>fib).wide = NULL if t.narrow else <uint32_t *>t.nodes.base
+cdef void close_trie(trie *t) noexcept:
+    """Free a trie of which nothing was published."""
+    free(t.making)
+    if t.pieces != NULL:
+        pool_free(t.pieces)
+    free(t.dropped)
+    memset(t, 0, sizeof(trie))
 
 # -- values as Python has them ------------------------------------------------------------------
 
@@ -145,98 +122,36 @@ cdef class Fib:
         return <void **>&self.ipv4 if version == 4 else <void **>&self.ipv6
 
     cdef void discard(self, int version) noexcept:
-        """Hand the pools and the last version to the queue, behind the pieces that wait there."""
-        cdef trie *t = &self.family_of(version).compiled
-        cdef uint64_t token
-        if self.reclaimer is None or t.nodes == NULL:
+        """Hand the pool and the last edition to the queue, behind the pieces that wait there."""
+        cdef family *f = self.family_of(version)
+        if self.reclaimer is None or f.published == NULL:
             return
         try:
-            self.reclaimer.reserve(3)
+            self.reclaimer.reserve(2)
         except MemoryError:
             return                    # leaked rather than freed under a queued piece
-        token = self.reclaimer.advance()
-        self.retire_pools(t, token)
-        self.reclaimer.defer(token, release_version, self.slot_of(version)[0], 0)
+        self.retire_table(f)
         self.reclaimer.free_passed()
 
-    cdef void retire_pools(self, trie *t, uint64_t token) noexcept:
-        self.reclaimer.defer(token, release_pool, t.nodes, 0)
-        if t.blocks != NULL:
-            self.reclaimer.defer(token, release_pool, t.blocks, 0)
-        free(t.dropped)
+    cdef void retire_table(self, family *old) noexcept:
+        """A table nobody will read any more. Room for two was reserved."""
+        cdef uint64_t token = self.reclaimer.advance()
+        self.reclaimer.defer(token, release_edition, old.compiled.pieces, <size_t>old.published)
+        self.reclaimer.defer(token, release_pool, old.compiled.pieces, 0)
+        free(old.compiled.dropped)
 
     # -- publication -----------------------------------------------------------
-    cdef int publish(self, int version, void *new) except -1:
-        """Make `new` what readers see, then retire what it replaced."""
-        cdef trie *t = &self.family_of(version).compiled
-        cdef void *old = self.slot_of(version)[0]
-        cdef uint64_t token, i
-        self.reclaimer.reserve(t.n_dropped + 1)
-        point(version, new, t)
-        atomic_pointer_store(self.slot_of(version), new)
-        token = self.reclaimer.advance()
-        for i in range(t.n_dropped):
-            self.reclaimer.defer(token, release_piece, t.blocks if t.dropped[i] & FIB_BLOCK else t.nodes,
-                                 t.dropped[i] & FIB_INDEX)
-        t.n_dropped = 0
-        self.reclaimer.defer(token, release_version, old, 0)
-        return 0
-
-    cdef int rebuild(self, int version) except -1:
-        """Compile all routes into pools of their own and publish that."""
-        cdef family *f = self.family_of(version)
-        cdef trie fresh, old = f.compiled
-        cdef void *new = new_version(version)
-        cdef uint64_t capacity = NODES_MIN, token
-        cdef bint narrow = version == 4 and not f.values_wide
-        if new == NULL:
-            raise MemoryError
-        try:
-            self.reclaimer.reserve(4)
-            while capacity < f.routes.routes // 24:
-                capacity *= 2
-            while True:
-                open_trie(&fresh, version, narrow, capacity)
-                trie_compile_top(&fresh, f.routes.root, f.routes.default_value, top_of(version, new))
-                if not fresh.full:
-                    break
-                close_trie(&fresh)
-                if capacity >= NODES_MAX:
-                    raise MemoryError("more routes than a compiled table can hold")
-                narrow = narrow and capacity <= NARROW_MAX
-                capacity *= 4
-        except BaseException:
-            free(new)
-            raise
-        f.compiled = fresh
-        f.broken = False
-        self.swap_pools(version, new, &old)
-        return 0
-
-    cdef int swap_pools(self, int version, void *new, trie *old) except -1:
-        cdef void *replaced = self.slot_of(version)[0]
-        cdef uint64_t token
-        point(version, new, &self.family_of(version).compiled)
-        atomic_pointer_store(self.slot_of(version), new)
-        token = self.reclaimer.advance()
-        if old.nodes != NULL:
-            self.retire_pools(old, token)
-            self.reclaimer.defer(token, release_version, replaced, 0)
-        return 0
-
     cdef int apply(self, int version, const prefix *p, uint64_t n) except -1:
         """The routes of n prefixes changed: publish a version that says so."""
         cdef family *f = self.family_of(version)
         cdef trie *t = &f.compiled
-        cdef void *new
         cdef uint64_t i
         self.reclaimer.free_passed()
         if f.broken or t.transaction == ~<uint32_t>0 or (n > 64 and n > f.routes.routes // REBUILD_SHARE):
             return self.rebuild(version)
-        new = malloc(sizeof(fib4) if version == 4 else sizeof(fib6))
-        if new == NULL:
+        t.making = edition_take(t.pieces, f.published)
+        if t.making == NULL:
             raise MemoryError
-        memcpy(new, self.slot_of(version)[0], sizeof(fib4) if version == 4 else sizeof(fib6))
         t.transaction += 1
         t.n_dropped = 0
         for i in range(n):
@@ -244,13 +159,60 @@ cdef class Fib:
                 t.full = True         # touches every entry: as good as a new table
             if t.full:
                 break
-            trie_update_top(t, f.routes.root, p[i].high, p[i].low, p[i].length, f.routes.default_value,
-                            top_of(version, new))
+            root_update(t, f.routes.root, p[i].high, p[i].low, p[i].length, f.routes.default_value)
         if not t.full:
-            return self.publish(version, new)
-        free(new)
+            try:
+                self.reclaimer.reserve(t.n_dropped + 1)
+                self.publish(version)
+                return 0
+            except MemoryError:
+                pass
+        free(t.making)
+        t.making = NULL
         f.broken = True               # until the rebuild succeeds
         return self.rebuild(version)
+
+    cdef void publish(self, int version) noexcept:
+        """Make what was made what readers see, then retire what it replaced. Room was reserved."""
+        cdef family *f = self.family_of(version)
+        cdef trie *t = &f.compiled
+        cdef edition *old = f.published
+        cdef uint64_t token, i
+        t.making.position = t.pieces.n_changed
+        f.published = t.making
+        t.making = NULL
+        atomic_pointer_store(self.slot_of(version), readable(f.published))
+        token = self.reclaimer.advance()
+        for i in range(t.n_dropped):
+            self.reclaimer.defer(token, release_piece, t.pieces, t.dropped[i])
+        t.n_dropped = 0
+        self.reclaimer.defer(token, release_edition, t.pieces, <size_t>old)
+
+    cdef int rebuild(self, int version) except -1:
+        """Compile all routes into a pool of their own and publish that."""
+        cdef family *f = self.family_of(version)
+        cdef family old = f[0]
+        cdef trie fresh
+        cdef uint64_t most = LINES_MAX_IPV4 if version == 4 else LINES_MAX_IPV6
+        cdef uint64_t lines = LINES_MIN
+        self.reclaimer.reserve(2)
+        while lines < f.routes.routes // 2:
+            lines *= 2
+        while True:
+            open_trie(&fresh, version, min(lines, most))
+            root_compile(&fresh, f.routes.root, f.routes.default_value)
+            if not fresh.full:
+                break
+            close_trie(&fresh)
+            if lines >= most:
+                raise MemoryError("more routes than a compiled table can hold")
+            lines *= 4
+        f.compiled, f.published, f.broken = fresh, fresh.making, False
+        f.compiled.making = NULL
+        atomic_pointer_store(self.slot_of(version), readable(f.published))
+        if old.published != NULL:
+            self.retire_table(&old)
+        return 0
 
     # -- changes ---------------------------------------------------------------
     cdef uint32_t put(self, int version, const prefix *p, uint32_t value) except? 0xffffffff:
@@ -264,9 +226,6 @@ cdef class Fib:
         cdef uint64_t i
         cdef bint changed = False
         for i in range(n):
-            if version == 4 and values[i] > NARROW_MAX and not f.values_wide:
-                f.values_wide = True
-                f.broken = f.broken or f.compiled.narrow
             if values[i] == 0:
                 old[i] = rib_remove(&f.routes, p[i].high, p[i].low, p[i].length)
             elif rib_insert(&f.routes, p[i].high, p[i].low, p[i].length, values[i], &old[i]) < 0:
@@ -384,7 +343,6 @@ cdef class Fib:
         cdef int version
         for version in (4, 6):
             rib_clear(&self.family_of(version).routes)
-            self.family_of(version).values_wide = False
             self.rebuild(version)
         self.reclaimer.free_passed()
 
@@ -396,16 +354,14 @@ cdef class Fib:
         """Bytes: of the routes, and of what lookups read, by family."""
         return {
             "routes": self.v4.routes.bytes + self.v6.routes.bytes,
-            "ipv4": compiled_bytes(&self.v4.compiled) + sizeof(fib4),
-            "ipv6": compiled_bytes(&self.v6.compiled) + sizeof(fib6),
+            "ipv4": compiled_bytes(&self.v4.compiled),
+            "ipv6": compiled_bytes(&self.v6.compiled),
         }
 
 
 cdef uint64_t compiled_bytes(const trie *t) noexcept:
-    cdef uint64_t bytes = <uint64_t>t.nodes.live * t.nodes.size
-    if t.blocks != NULL:
-        bytes += <uint64_t>t.blocks.live * t.blocks.size
-    return bytes
+    """Of one version."""
+    return <uint64_t>t.pieces.live * FIB_LINE + sizeof(edition)
 
 
 cdef int read_arrays(int version, object addresses, object lengths, object values, uint32_t least, prefix *p,

@@ -7,9 +7,8 @@ entry; routes longer than the window hang below their interval, as a bucket of t
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memset
 from fastpath.table.fib_pool cimport (
-    BUCKET_INTERVALS, FIB_BLOCK, FIB_BLOCK_KEYS, FIB_REF, POOL_NONE, fib_block, pool_at, pool_take, trie,
+    FIB_BLOCK, FIB_BLOCK_KEYS, FIB_REF, FIB_WINDOW_AT, PIECE_NONE, fib_block, piece_at, trie_take,
 )
 from fastpath.table.rib cimport RIB_PREFIXES, bits_next, rib_child, rib_node, rib_places, rib_position
 
@@ -56,7 +55,7 @@ cdef void enter(sweep *s, uint32_t start, uint32_t end, uint32_t value) noexcept
     s.nested += 1
 
 
-# `trie_compile` for so few routes would come back here: a window's rest is a bucket again.
+# `node_compile` for so few routes would come back here: a window's rest is a bucket again.
 cdef void visit_beyond(sweep *s, const rib_node *node, uint32_t key) noexcept nogil:
     """The routes behind the window's end, all at one key."""
     cdef uint32_t inherited
@@ -90,17 +89,16 @@ cdef void visit(sweep *s, const rib_node *node, uint32_t depth, uint32_t key) no
 
 cdef uint32_t block_write(trie *t, const uint32_t *keys, const uint32_t *entries, uint32_t n, uint32_t depth) noexcept nogil:
     """A reference to a block of n (1..8) intervals."""
-    cdef uint32_t i = pool_take(t.blocks, t.transaction)
+    cdef uint32_t i = trie_take(t, 0)
     cdef uint32_t k
     cdef fib_block *block
-    if i == POOL_NONE:
-        t.full = True
+    if i == PIECE_NONE:
         return 0
-    block = <fib_block *>pool_at(t.blocks, i)
+    block = <fib_block *>piece_at(t.pieces, i)
     for k in range(FIB_BLOCK_KEYS):
         block.keys[k] = keys[k] if k < n else <uint32_t>LAST_KEY
         block.entries[k] = entries[k] if k < n else entries[n - 1]
-    return <uint32_t>FIB_REF | FIB_BLOCK | depth << 26 | i
+    return <uint32_t>FIB_REF | FIB_BLOCK | depth << FIB_WINDOW_AT | i
 
 
 cdef uint32_t bucket_compile(trie *t, const rib_node *node, uint32_t depth, uint32_t inherited) noexcept nogil:

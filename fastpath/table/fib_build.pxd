@@ -1,6 +1,6 @@
-# From routes to the compiled table: the entries of a new version.
+# From routes to the compiled table: the root of a new version, both families.
 #
-# Owns: compiling a subtree, and copying the path to a changed route.
+# Owns: the first 16 bits: compiling all of them, and those a changed route touches.
 # Never: publishes; Fib does, and then retires what was dropped.
 # Invariants:
 #   * A piece that a published version can reach is never written again.
@@ -10,12 +10,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastpath.table.fib_pool cimport trie
 from fastpath.table.rib cimport rib_node
 
-# The entry for a routes' subtree that starts at byte `depth`, where shorter prefixes give `inherited`.
-cdef uint32_t trie_compile(trie *t, const rib_node *node, uint32_t depth, uint32_t inherited) noexcept nogil
-# The entry that takes the place of `entry` after the route (high, low, length > 8 * depth) changed.
-cdef uint32_t trie_update(trie *t, uint32_t entry, const rib_node *node, uint32_t depth,
-                          uint64_t high, uint64_t low, uint32_t length, uint32_t inherited) noexcept nogil
-# The same two for the first level, whose 256 entries stand in the version itself.
-cdef void trie_compile_top(trie *t, const rib_node *root, uint32_t inherited, uint32_t *top) noexcept nogil
-cdef void trie_update_top(trie *t, const rib_node *root, uint64_t high, uint64_t low, uint32_t length,
-                          uint32_t inherited, uint32_t *top) noexcept nogil
+# Fill the root of the version being made from all routes; `inherited` is /0's value.
+cdef void root_compile(trie *t, const rib_node *routes, uint32_t inherited) noexcept nogil
+# Bring it up to date after the route (high, low, length > 0) changed.
+cdef void root_update(trie *t, const rib_node *routes, uint64_t high, uint64_t low, uint32_t length,
+                      uint32_t inherited) noexcept nogil

@@ -1,102 +1,79 @@
-# The memory of a compiled table: equal pieces addressed by number.
+# The memory of a compiled table: pieces of 64 * 2^class bytes in one mapping, and editions.
 #
-# Owns: one mapping a pool, its list of free pieces, the transaction each piece was
-# made in; and the trie, the two pools (nodes, blocks) of one family.
+# Owns: the mapping, its lists of free pieces, the transaction each piece was made
+# in; the editions, one for each version (its root), and which root entries changed when.
 # Never: moves a piece, or decides when one may be reused (the builder asks the Reclaimer).
-# Invariant: a number from `pool_take` is below the capacity and belongs to one holder.
+# Invariants:
+#   * A line from `piece_take` begins a piece with one holder; line 0 is nobody's.
+#   * An edition that is not published is right in all root entries but those
+#     named in `changed` from its `position` on.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-
-cdef extern from "<sys/mman.h>" nogil:
-    enum: PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_HUGEPAGE
-    void *MAP_FAILED
-    void *mmap(void *where, size_t length, int protection, int flags, int fd, long offset)
-    int munmap(void *where, size_t length)
-    int madvise(void *where, size_t length, int advice)
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastpath/simd/fib.h" nogil:
-    enum: FIB_REF, FIB_BLOCK, FIB_INDEX, FIB_NARROW_REF, FIB_NARROW_INDEX, FIB_FANOUT, FIB_BLOCK_KEYS
+    enum: FIB_REF, FIB_BLOCK, FIB_INDEX, FIB_FANOUT, FIB_BLOCK_KEYS, FIB_ROOT, FIB_LINE
+    enum: FIB4_WIDTH_AT, FIB4_OFFSET, FIB4_SHIFT, FIB_WINDOW_AT
     struct fib_block:
         uint32_t keys[8]
         uint32_t entries[8]
 
 cdef enum:
-    NARROW_MAX = 0x7fff        # largest value, and largest number of nodes, of 16-bit entries
-    BUCKET_ROUTES = 15         # IPv6: subtrees of at most so many routes become blocks
-    BUCKET_INTERVALS = 64      # at least 2 * BUCKET_ROUTES + 1, at most 8 * 8
-
-cdef enum:
-    POOL_NONE = 0xffffffff     # no piece left
-    POOL_SLACK = 64            # bytes behind the last piece that kernels may read
+    PIECE_NONE = 0             # no memory left
+    PIECE_CLASSES = 13         # 64 bytes to 256 KiB
+    PIECE_SLACK = 64           # bytes behind the last piece that kernels may read
     POOL_HUGE = 4194304        # bytes from which huge pages are worth asking for
+    CHANGES_KEPT = 4096        # root entries changed lately; a power of two
+    EDITIONS_KEPT = 3          # free editions that wait for the next change
+
+# A version of the table: its root, and what the writer keeps with it. What readers get is
+# a pointer to `base`: struct fib4 or struct fib6, which are laid out alike.
+cdef struct edition:
+    edition *next
+    uint64_t position
+    const uint8_t *base
+    uint32_t root[65536]
 
 cdef struct pool:
     uint8_t *base
-    uint32_t size              # bytes of a piece
-    uint32_t capacity
-    uint32_t fresh             # pieces from here on were never taken
-    uint32_t n_free
-    uint32_t live              # taken and not yet given back
-    uint32_t *free_list
-    uint32_t *born             # transaction that took the piece
+    uint32_t lines
+    uint32_t fresh             # lines from here on were never taken
+    uint32_t live              # lines taken and not yet given back
+    uint32_t free_first[PIECE_CLASSES]
+    uint32_t *born             # of a piece's first line: its transaction; while free, the next free one
+    edition *editions          # free ones, the latest first
+    uint32_t n_editions
+    uint64_t n_changed
+    uint32_t changed[CHANGES_KEPT]
 
 cdef struct trie:
-    pool *nodes
-    pool *blocks               # NULL for IPv4
-    bint narrow                # 16-bit entries
-    bint full                  # a pool, or memory, ran out
+    pool *pieces
+    edition *making            # the version being made
+    bint six                   # IPv6
+    bint full                  # memory, or what a reference can name, ran out
     uint32_t transaction       # number of the version being made
-    uint32_t *dropped          # references the new version no longer has
+    uint32_t *dropped          # class << 26 | line of what the new version no longer has
     uint64_t n_dropped, dropped_room
 
-cdef inline int pool_open(pool *p, uint32_t size, uint32_t capacity) noexcept nogil:
-    """0, or -1 without memory; then nothing is held."""
-    cdef size_t bytes = <size_t>size * capacity + POOL_SLACK
-    cdef void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    if base == MAP_FAILED:
-        return -1
-    if bytes >= POOL_HUGE:
-        madvise(base, bytes, MADV_HUGEPAGE)
-    p.base = <uint8_t *>base
-    p.size, p.capacity = size, capacity
-    p.fresh = p.n_free = p.live = 0
-    p.free_list = <uint32_t *>calloc(capacity, sizeof(uint32_t))
-    p.born = <uint32_t *>calloc(capacity, sizeof(uint32_t))
-    if p.free_list == NULL or p.born == NULL:
-        pool_close(p)
-        return -1
-    return 0
+# A pool of so many lines, or NULL.
+cdef pool *pool_new(uint32_t lines) noexcept nogil
+cdef void pool_free(pool *p) noexcept nogil
+# The first line of a piece with undefined contents, or PIECE_NONE.
+cdef uint32_t piece_take(pool *p, uint32_t size_class, uint32_t transaction) noexcept nogil
+# Take back a piece that nobody reads any more.
+cdef void piece_give(pool *p, uint32_t line, uint32_t size_class) noexcept nogil
+# A piece for the version being made; sets `full` and gives PIECE_NONE when there is none.
+cdef uint32_t trie_take(trie *t, uint32_t size_class) noexcept nogil
+# The version being made no longer has the piece.
+cdef void trie_drop(trie *t, uint32_t line, uint32_t size_class) noexcept nogil
+# An edition with the root of `current` (NULL: undefined), or NULL without memory.
+cdef edition *edition_take(pool *p, const edition *current) noexcept nogil
+cdef void edition_give(pool *p, edition *e) noexcept nogil
 
-cdef inline void pool_close(pool *p) noexcept nogil:
-    if p.base != NULL:
-        munmap(p.base, <size_t>p.size * p.capacity + POOL_SLACK)
-    free(p.free_list)
-    free(p.born)
-    p.base = NULL
-    p.free_list = p.born = NULL
-    p.capacity = p.live = 0
+cdef inline uint8_t *piece_at(const pool *p, uint32_t line) noexcept nogil:
+    return p.base + <uint64_t>line * FIB_LINE
 
-cdef inline uint32_t pool_take(pool *p, uint32_t transaction) noexcept nogil:
-    """The number of a piece with undefined contents, or POOL_NONE."""
-    cdef uint32_t i
-    if p.n_free:
-        p.n_free -= 1
-        i = p.free_list[p.n_free]
-    elif p.fresh < p.capacity:
-        i = p.fresh
-        p.fresh += 1
-    else:
-        return POOL_NONE
-    p.born[i] = transaction
-    p.live += 1
-    return i
-
-cdef inline void pool_give(pool *p, uint32_t i) noexcept nogil:
-    """Take back a piece that nobody reads any more."""
-    p.free_list[p.n_free] = i
-    p.n_free += 1
-    p.live -= 1
-
-cdef inline uint8_t *pool_at(const pool *p, uint32_t i) noexcept nogil:
-    return p.base + <size_t>i * p.size
+cdef inline void root_store(trie *t, uint32_t slot, uint32_t entry) noexcept nogil:
+    cdef pool *p = t.pieces
+    t.making.root[slot] = entry
+    p.changed[p.n_changed & (CHANGES_KEPT - 1)] = slot
+    p.n_changed += 1

@@ -121,7 +121,7 @@ class TableMachine(RuleBasedStateMachine):
             view.close()
         self.table.clear()
         assert self.table.reclaim() == 0
-        assert self.table.memory == {"routes": 0, "ipv4": 1040, "ipv6": 1040}
+        assert self.table.memory == {"routes": 0, "ipv4": 262168, "ipv6": 262168}
 
 
 class Table6Machine(TableMachine):

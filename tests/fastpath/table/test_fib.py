@@ -14,7 +14,8 @@ from tests.fastpath.table.linear import BITS, Linear, edge_addresses, random_pre
 
 NETWORK = {4: IPv4Network, 6: IPv6Network}
 ADDRESS = {4: IPv4Address, 6: IPv6Address}
-EMPTY = {"routes": 0, "ipv4": 1040, "ipv6": 1040}
+ROOT = 24 + 4 * 65536  # of a version of either family
+EMPTY = {"routes": 0, "ipv4": ROOT, "ipv6": ROOT}
 
 
 def change(random: Random, twin: Linear, fib: Fib, bases: list[int], most: int) -> None:
@@ -84,20 +85,45 @@ def test_the_families_do_not_meet():
     assert fib.find(IPv6Address("2001::1")) == 6
 
 
-def test_a_large_value_widens_the_entries_and_clear_narrows_them():
+def compiled(fib: Fib) -> int:
+    """Bytes of the one version that is left when nobody reads."""
+    assert fib.reclaimer.reclaim() == 0
+    return fib.memory["ipv4"]
+
+
+def test_a_large_value_widens_its_array_only_and_goes_with_it():
     fib = Fib(Reclaimer())
-    fib.insert(IPv4Network("10.0.0.0/24"), 32767)
-    narrow = fib.memory["ipv4"]
-    fib.insert(IPv4Network("10.0.1.0/24"), 2**31 - 1)
-    assert fib.memory["ipv4"] > narrow
-    assert fib.find(IPv4Address("10.0.1.7")) == 2**31 - 1
-    assert fib.find(IPv4Address("10.0.0.7")) == 32767
-    fib.clear()
-    fib.insert(IPv4Network("10.0.0.0/24"), 1)
-    assert fib.memory["ipv4"] == narrow
+    fib.insert(IPv4Network("10.0.0.0/24"), 255)
+    fib.insert(IPv4Network("10.1.0.0/24"), 255)
+    narrow = compiled(fib)
+    fib.insert(IPv4Network("10.0.1.0/24"), 256)
+    middle = compiled(fib)
+    fib.insert(IPv4Network("10.0.2.0/24"), 2**31 - 1)
+    wide = compiled(fib)
+    assert [middle - narrow, wide - narrow] == [256, 768]
+    assert [fib.find(IPv4Address(f"10.0.{i}.7")) for i in range(4)] == [255, 256, 2**31 - 1, 0]
+    fib.remove(IPv4Network("10.0.2.0/24"))
+    fib.insert(IPv4Network("10.0.1.0/24"), 1)
+    for i in range(16):  # within so many changes the array is made anew
+        fib.insert(IPv4Network("10.0.0.0/24"), 100 + i)
+    assert compiled(fib) == narrow
 
 
-def test_more_nodes_than_sixteen_bits_can_name():
+def test_many_long_routes_become_one_array_and_few_do_not():
+    """A /16 of thousands of hosts is read in one step; one with a single host costs less than 4 KiB."""
+    one, many = Fib(Reclaimer()), Fib(Reclaimer())
+    one.insert(IPv4Network("10.0.0.1/32"), 1)
+    hosts = np.uint32(10 << 24) + np.random.default_rng(1).permutation(65536)[:3000].astype(np.uint32)
+    for host in hosts.tolist():
+        many.insert(IPv4Network((host, 32)), host & 0xFF or 1)
+    assert compiled(one) - ROOT < 4096
+    assert compiled(many) - ROOT == 65536
+    present = set(hosts.tolist())
+    for host in range(10 << 24, (10 << 24) + 65536, 7):
+        assert many.find(IPv4Address(host)) == ((host & 0xFF or 1) if host in present else 0)
+
+
+def test_many_thousands_of_separate_hosts():
     fib = Fib(Reclaimer())
     n = 40_000
     addresses = (np.arange(n, dtype=np.uint64) * 90_001 * 256 % 2**32 & 0xFFFFFF00).astype(np.uint32)
