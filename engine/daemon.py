@@ -28,13 +28,13 @@ from engine.config import Config
 from engine.control.health import HealthServer
 from engine.control.messages import TakeoverParameters
 from engine.control.server import Handler, Server
-from engine.errors import TowpathError
+from engine.errors import KernelError, TowpathError
 from engine.handover.giver import hand_over
 from engine.handover.line import HandoverError
 from engine.handover.messages import FORMAT, OLDEST_FORMAT
 from engine.handover.taker import Takeover, ask
 from engine.logs import set_up_logs
-from engine.loop import READ
+from engine.loop import READ, Timer
 from engine.node import Node
 from engine.source.file import FileSource
 from engine.version import version
@@ -42,6 +42,8 @@ from engine.version import version
 log = logging.getLogger(__name__)
 
 IDLE_PATIENCE, IDLE_PAUSE = 20.0, 0.02  # seconds that a successor waits for calls under way, and between two looks
+RETRY_PAUSE = 5.0  # seconds until a file that could not be read for want of something is read again
+
 COLLECT_PAUSE = 10.0  # seconds between two looks for deletions that nobody asks for
 
 
@@ -57,6 +59,7 @@ class Daemon:
         self._keep_going = keep_going
         self._takes_over = takeover
         self._successors: list[subprocess.Popen[bytes]] = []  # started by us; at most one succeeds
+        self._retry = Timer(0.0, 0, None)  # of a configuration that could not be read or put in force
 
     def run(self) -> None:
         """Serve until a signal ends it. TowpathError when the start fails; nothing is left behind then."""
@@ -132,7 +135,7 @@ class Daemon:
         handlers: dict[signal.Signals, Callable[[int, Any], None]] = {
             signal.SIGTERM: lambda *_: loop.stop(),
             signal.SIGINT: lambda *_: loop.stop(),
-            signal.SIGHUP: lambda *_: loop.call_soon(self._reload_on_signal),
+            signal.SIGHUP: lambda *_: loop.call_soon(self._reload_unasked),
         }
         for number, handler in handlers.items():
             parts.callback(signal.signal, number, signal.signal(number, handler))
@@ -196,15 +199,15 @@ class Daemon:
     def _file_changed(self) -> None:
         try:
             loaded = self._source.read()
+            if loaded is not None:
+                self._put_in_force()
+            elif self._source.error is None:
+                self._node.complain("configuration", None)
         except TowpathError as error:
             self._refused(error)
-            return
-        if loaded is not None:
-            self._put_in_force(loaded.config)
-        elif self._source.error is None:
-            self._node.complain("configuration", None)
 
-    def _reload_on_signal(self) -> None:
+    def _reload_unasked(self) -> None:
+        """On a signal, or because the last try failed for a reason that may be gone."""
         try:
             self._reload()
         except TowpathError as error:
@@ -214,23 +217,33 @@ class Daemon:
         """Read the file now, changed or not."""
         notify.reloading()
         try:
-            loaded = self._source.reload()
-            return self._put_in_force(self._node.config if loaded is None else loaded.config)
+            self._source.reload()
+            return self._put_in_force()
         finally:
             notify.notify("READY=1", f"STATUS={self._summary()}")
 
-    def _put_in_force(self, config: Config) -> views.Reload:
+    def _put_in_force(self) -> views.Reload:
+        """What was read last, whether or not it was put in force before."""
+        assert self._source.loaded is not None
+        config = self._source.loaded.config
         self._node.complain("configuration", None)
         logging.getLogger().setLevel(config.log.level.upper())
-        done = self._node.reload(config)
+        try:
+            done = self._node.reload(config)
+        except OSError as error:
+            what = f"cannot be put in force: {error.strerror or error}"
+            raise KernelError(what, where=self._file, remedy="it is tried again") from error
         log.info("configuration in force: %d changes, %s", done.changed, self._summary())
         notify.notify(f"STATUS={self._summary()}")
         return done
 
     def _refused(self, error: TowpathError) -> None:
-        """A text with mistakes changes nothing; it is shown until it is mended."""
+        """A text with mistakes changes nothing; it is shown until it is mended. What the system lacks may come back."""
         log.error("the configuration in force stays: %s", error)
         self._node.complain("configuration", error)
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            self._retry.cancel()
+            self._retry = self._node.loop.after(RETRY_PAUSE, self._reload_unasked)
 
     def _summary(self) -> str:
         config = self._node.config

@@ -137,11 +137,11 @@ class Datapath:
         self.audit_pods(list(self.pods.attachments))
         return self.audit_host(EVERYTHING)
 
-    def audit_pods(self, names: Iterable[str]) -> Outcome:
-        """Look at the devices of these pods, then repair."""
-        for name in names:
-            self.pods.audit(name)
-        return self.repair()
+    def audit_pods(self, names: Iterable[str]) -> set[str]:
+        """Look at the devices of these pods, then repair; those that could not be looked at."""
+        unseen = {name for name in names if not self.pods.audit(name)}
+        self.repair()
+        return unseen
 
     def doubtful_pods(self) -> list[str]:
         """Pods whose namespace is gone or another one, which nothing announces, and a few of those not heard."""

@@ -6,6 +6,7 @@ Never: trusts the process number in the file; only the kernel's lock counts.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -32,8 +33,9 @@ class LockFile:
 
     def claim(self) -> None:
         """Write our process number into the file, for messages."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the next daemon is refused without our number
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def share(self) -> None:
         """Close it and leave the lock to the process that shares it."""
@@ -41,7 +43,8 @@ class LockFile:
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two daemons lock two files of one name."""
-        os.ftruncate(self._file, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
         os.close(self._file)
 
 

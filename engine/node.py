@@ -422,8 +422,10 @@ class Node:
             self._settle_pods()
         self._check_forwarding()
         if self._datapath is not None and (names := self._datapath.doubtful_pods()):
-            self._datapath.audit_pods(names)
+            self._rung |= self._datapath.audit_pods(names)
             self._arm_retry()
+            if self._rung:
+                self._look_soon()
 
     def _audit(self) -> None:
         """Believe nothing for too long, whatever the kernel announced."""
@@ -460,15 +462,23 @@ class Node:
         began = self.loop.clock()
         heard, self._heard = self._heard, Heard()
         rung, self._rung = self._rung, set()
-        if rung:
-            self._running.audit_pods(rung)
+        self._rung |= self._running.audit_pods(rung) if rung else set()
         if heard:
-            self._look_at_underlay()
-            self._check_forwarding()
-            self._running.audit_host(heard)
+            self._look_at_host(heard)
         self._arm_retry()
         now = self.loop.clock()
         self._next_look = now + max(LOOK_PAUSE, LOOK_SHARE * (now - began))
+        if self._heard or self._rung:
+            self._look_soon()
+
+    def _look_at_host(self, heard: Heard) -> None:
+        try:
+            self._look_at_underlay()
+            self._check_forwarding()
+            self._running.audit_host(heard)
+        except (TowpathError, OSError) as error:
+            log.warning("cannot look at the host's network: %s", error)
+            self._heard += heard  # for the next look
 
     def _look_at_underlay(self) -> None:
         """Take up a new path MTU or address; the difference to the state in force is all that is touched."""

@@ -25,6 +25,7 @@ from engine.apply.links import (
     configure,
     delete,
     matches,
+    named_by_alias,
     netlink,
     read,
 )
@@ -156,27 +157,31 @@ class PodDriver:
             return None
         return run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {name}")
 
-    def audit(self, name: str) -> None:
-        """Compare one pod's device with what it should be; what differs is closed or repaired by the next pass."""
+    def audit(self, name: str) -> bool:
+        """Compare one pod's device with what it should be; what differs is repaired, now or by the next pass.
+
+        False when it could not be looked at, so that somebody has to try again.
+        """
         attachment = self.attachments.get(name)
         if attachment is None:
-            return
+            return True
         pod = attachment.device.pod
         if attachment.is_elsewhere:
             log.warning("the namespace of pod %s is gone or another one", name)
             self._close(name)
-            return
+            return True
         settings = settings_of(attachment.device)
         try:
             state = run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {name}")
-        except TowpathError as error:
+            if state is not None and not matches(state, settings):
+                log.warning("the device of pod %s was changed by somebody else; setting it right", name)
+                run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {name}")
+        except (TowpathError, OSError) as error:
             log.warning("cannot look at the device of pod %s: %s", name, error)
-            return
+            return False
         if state is None:
             self._close(name)
-        elif not matches(state, settings):
-            log.warning("the device of pod %s was changed by somebody else; setting it right", name)
-            run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {name}")
+        return True
 
     def _attach(self, wanted: PodDevice) -> None:
         pod = wanted.pod
@@ -208,6 +213,7 @@ class PodDriver:
         """In the pod's namespace: take the device, or make it, and configure it."""
         pod = wanted.pod
         where = f"pod {pod.name}"
+        _delete_renamed(settings)
         state = _read(pod.interface)
         if state is not None and not state.is_ours:
             raise KernelError(
@@ -278,6 +284,14 @@ def _configure_pod(settings: DeviceSettings) -> None:
 def _read(name: str) -> DeviceState | None:
     with netlink() as ip:
         return read(ip, name)
+
+
+def _delete_renamed(settings: DeviceSettings) -> None:
+    """The pod's device under a name that somebody gave it would hold the addresses of the one to be made."""
+    with netlink() as ip:
+        for name in named_by_alias(ip, settings.alias):
+            if name != settings.name:
+                delete(ip, name)
 
 
 def _nothing_of_ours(wanted: PodDevice) -> bool:

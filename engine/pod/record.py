@@ -9,12 +9,15 @@ or the new one; an unreadable file counts as empty.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+
+from engine.errors import KernelError
 
 log = logging.getLogger(__name__)
 _SIZE_LIMIT = 4 << 20
@@ -40,19 +43,26 @@ class Record:
 
     def add(self, entry: Entry) -> None:
         if self._entries.get(entry.pod) != entry:
-            self._entries[entry.pod] = entry
-            self._write()
+            self._replace({**self._entries, entry.pod: entry})
 
     def discard(self, pod: str) -> None:
-        if self._entries.pop(pod, None) is not None:
-            self._write()
+        if pod in self._entries:
+            self._replace({name: entry for name, entry in self._entries.items() if name != pod})
 
-    def _write(self) -> None:
+    def _replace(self, entries: dict[str, Entry]) -> None:
+        """What is believed to be written is written: on a full disk the old file and the old entries stay."""
         aside = self._file.with_suffix(".new")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.encode(sorted(self._entries.values(), key=lambda entry: entry.pod)))
-        os.replace(aside, self._file)
+        try:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(msgspec.json.encode(sorted(entries.values(), key=lambda entry: entry.pod)))
+            os.replace(aside, self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            what = f"cannot write down where devices stand: {error.strerror}"
+            raise KernelError(what, where=str(self._file), remedy="make room there, or set state.directory") from error
+        self._entries = entries
 
 
 def _load(file: Path) -> dict[str, Entry]:
