@@ -269,3 +269,4 @@ class Desired:
     kernel_routes: frozenset[KernelRoute] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None
+    policy: object | None = None  # an engine.desired.policy.enforced.Enforced; another object is another policy

@@ -14,6 +14,7 @@
 #define atomic_store_release(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
 #define atomic_add_relaxed(place, value) __atomic_fetch_add((place), (value), __ATOMIC_RELAXED)
 #define atomic_add_ordered(place, value) __atomic_fetch_add((place), (value), __ATOMIC_SEQ_CST)
+#define atomic_exchange_acquire(place, value) __atomic_exchange_n((place), (value), __ATOMIC_ACQUIRE)
 #define atomic_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define atomic_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 #define atomic_fence_ordered() __atomic_thread_fence(__ATOMIC_SEQ_CST)
@@ -22,5 +23,12 @@
 #define atomic_pointer_load(slot) __atomic_load_n((void *const *)(slot), __ATOMIC_ACQUIRE)
 #define atomic_pointer_store(slot, value) \
     __atomic_store_n((void **)(slot), (void *)(value), __ATOMIC_RELEASE)
+
+/* A hint to the processor inside a loop that waits for another thread. */
+#if defined(__x86_64__)
+#define atomic_pause() __builtin_ia32_pause()
+#else
+#define atomic_pause() __asm__ volatile("" ::: "memory")
+#endif
 
 #endif

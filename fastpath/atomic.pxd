@@ -21,6 +21,8 @@ cdef extern from "fastpath/atomic.h" nogil:
     void atomic_store32_relaxed "atomic_store_relaxed"(uint32_t *place, uint32_t value) noexcept
     void atomic_store32_release "atomic_store_release"(uint32_t *place, uint32_t value) noexcept
     uint32_t atomic_add32_relaxed "atomic_add_relaxed"(uint32_t *place, uint32_t value) noexcept
+    uint32_t atomic_exchange32_acquire "atomic_exchange_acquire"(uint32_t *place, uint32_t value) noexcept
+    void atomic_pause() noexcept
 
     void atomic_fence_acquire() noexcept
     void atomic_fence_release() noexcept

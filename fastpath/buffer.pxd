@@ -34,6 +34,7 @@ cdef enum:                     # packet.flags
     PACKET_FROM_TUNNEL = 16
     PACKET_FROM_HOST = 32
     PACKET_CREATED = 64        # made here (an ICMP reply, a fragment), never received
+    PACKET_MORE_FRAGMENTS = 128
 
 cdef enum:                     # packet.gso_type: virtio_net.h, ECN bit apart
     GSO_NONE = 0
@@ -63,6 +64,8 @@ cdef struct packet:
     uint16_t transport         # offset of the transport header
     uint16_t payload           # offset of the transport payload; = transport when unknown
     uint32_t flow_hash         # keyed by the worker; equal for all packets of a flow direction
+    uint32_t identification    # of the datagram, valid with PACKET_FRAGMENT
+    uint16_t position          # bytes into the datagram's payload, valid with PACKET_FRAGMENT
     # context
     uint32_t peer              # peer it came from, valid with PACKET_FROM_TUNNEL
     uint16_t port              # index of the port it came in by
@@ -70,7 +73,8 @@ cdef struct packet:
     uint8_t reason
     uint8_t reply              # REPLY_ number wanted for a drop
     uint16_t reply_mtu         # bytes, for REPLY_TOO_BIG
-    void *adjacency            # const table.adjacency.adjacency *, set by route
+    uint32_t flow              # slot of its flow + 1 where track wants to learn the route, top bit: it answers; else 0
+    void *adjacency            # const table.adjacency.adjacency *, set by track or route
 
 cdef struct burst:
     uint32_t n

@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from numpy import uint8, uint32, uint64
 from numpy.typing import NDArray
 
 from fastpath.port.port import Port
 from fastpath.table.fib import Fib
+from fastpath.table.flow import FlowTable
+from fastpath.table.policy import PolicyImage
 from fastpath.table.qsbr import Reclaimer
-from fastpath.values import Address, Adjacency, Prefix
+from fastpath.values import Address, Adjacency, FlowSettings, Prefix
 
 WORKERS_MAX: int
 
@@ -51,8 +53,11 @@ class Plane:
     reclaimer: Reclaimer
     fib: Fib
     n_workers: int
+    flow_table: FlowTable
+    policy: PolicyImage | None  # in force
+    policy_generation: int  # one more with every set_policy
 
-    def __init__(self, *, workers: int = 1, hash_key: bytes | None = None) -> None:
+    def __init__(self, *, workers: int = 1, hash_key: bytes | None = None, flows: FlowSettings | None = None) -> None:
         """`workers` threads, 1 to 64; `hash_key`, 8 bytes, is random unless a test fixes it."""
 
     # -- ports -----------------------------------------------------------
@@ -101,6 +106,44 @@ class Plane:
         """Outer addresses whose packets are decapsulated, with the peer number of each."""
     def set_gateway(self, ipv4: IPv4Address | None, ipv6: IPv6Address | None) -> None:
         """Sources of the ICMP messages this node writes; None: it writes none of that family."""
+    # -- policy and flows --------------------------------------------------
+    def set_policy(self, image: PolicyImage | None) -> None:
+        """Put an image in force, at once and as a whole, for what opens from now on; None: everything passes.
+
+        Known flows are kept or judged once more, as FlowSettings.on_policy_change says. Flows are tracked
+        while an image selects somebody (PolicyImage.selects), or always, as FlowSettings.track says.
+        """
+    def judge(
+        self, source: Address, destination: Address, protocol: int, source_port: int = 0, destination_port: int = 0
+    ) -> tuple[int, int]:
+        """The rows that decide about a connection: egress of the source, ingress of the destination.
+
+        `destination_port` of ICMP is type << 8 | code. Instead of a row one of ROW_OUTSIDE, ROW_SELF,
+        ROW_OWN_NODE (all allow) and ROW_NONE (denies) of fastpath.values. Program.explain has words for a row.
+        """
+    def has_flow(
+        self, source: Address, destination: Address, protocol: int, source_port: int = 0, destination_port: int = 0
+    ) -> bool:
+        """Whether a flow of these ends is known, whoever opened it (of ICMP queries: the source; the port is the id)."""
+    def flows(self, cursor: int | None = 0, limit: int = 4096) -> tuple[NDArray[Any], int | None]:
+        """A page of the live flows (dtype fastpath.table.flow.LISTING) and the cursor of the next, None at the end.
+
+        `state` indexes FLOW_STATES; `kind` is 1, or 0 when a later policy denied the flow; `rules` are numbers of
+        counters (PolicyImage), RULE_NONE where nobody was judged. [0] is the direction of the opener.
+        """
+    def forget_flows(self, address: Address) -> int:
+        """Forget the flows of an address; how many. Before the address of a pod that is gone is given again."""
+    def rule_counters(self) -> tuple[NDArray[uint64], NDArray[uint64], NDArray[uint64]]:
+        """Flows opened (or, by a denying rule, packets kept out), packets and bytes, by number of counter."""
+    def take_flow_events(self) -> tuple[NDArray[Any], int]:
+        """Events since the last call (rows as in `flows`; `kind` is a value of FLOW_EVENTS), and how many were
+        suppressed for their rate or for lack of room."""
+    def flow_counters(self) -> dict[str, int]:
+        """live, capacity, opened, expired, evicted, memo_hits, scans, suppressed_events."""
+    def export_flows(self) -> bytes:
+        """The flow table for the process that takes over. After `stop`, or some packets are missing from it."""
+    def import_flows(self, data: bytes) -> int:
+        """Take over an export; how many flows. ValueError for anything else. Rules of imported flows are unknown."""
     # -- life ------------------------------------------------------------
     def start(self) -> None:
         """Start the worker threads. RuntimeError when they run already."""

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-import numpy
+import numpy as np
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -20,7 +20,8 @@ from libc.string cimport memcpy
 from posix.unistd cimport close as close_descriptor
 
 from fastpath.atomic cimport (
-    atomic_load_acquire, atomic_pointer_load, atomic_pointer_store, atomic_store32_release, atomic_store_release,
+    atomic_load32_relaxed, atomic_load_acquire, atomic_pointer_load, atomic_pointer_store, atomic_store32_release,
+    atomic_store_release,
 )
 from fastpath.buffer cimport ARENA_BYTES
 from fastpath.counters cimport ADJACENCIES_MAX, EVENT_COUNT, PORTS_MAX
@@ -35,6 +36,10 @@ from fastpath.system cimport (
 )
 from fastpath.table.adjacency cimport adjacency
 from fastpath.table.fib cimport Fib
+from fastpath.table.flow cimport (
+    EVENT_RING, FlowTable, RULES_CHUNK, RULES_CHUNKS, event_rows, flow_account, flow_event, rule_counter, rule_rows,
+)
+from fastpath.table.policy cimport MEMO_SETS, PolicyImage, ROW_OUTSIDE, memo_entry, policy_view
 from fastpath.table.qsbr cimport Reclaimer
 from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICES_MAX
 from fastpath.worker cimport (
@@ -46,7 +51,7 @@ from fastpath.port.sockets import segments_of_kernel
 from fastpath.events import EVENT_NAMES
 from fastpath.reasons import REASONS
 from fastpath.records import check_adjacency
-from fastpath.values import Deliver, Encapsulate, Spread
+from fastpath.values import FLOW_EVENTS, Deliver, Encapsulate, Spread
 
 WORKERS_MAX = 64
 
@@ -77,6 +82,7 @@ cdef class Plane:
     cdef readonly Reclaimer reclaimer
     cdef readonly Fib fib
     cdef readonly int n_workers
+    cdef int wanted_workers        # while they are being made
     cdef tables *shared
     cdef worker **workers
     cdef int bell
@@ -88,18 +94,25 @@ cdef class Plane:
     cdef list spare_adjacencies
     cdef list threads
     cdef unsigned int *references  # routes of each adjacency number
+    cdef readonly FlowTable flow_table
+    cdef readonly object policy    # the image in force, None when there is none
+    cdef readonly unsigned int policy_generation
+    cdef list told_suppressed      # flow events, by worker
 
-    def __cinit__(self, *, int workers=1, bytes hash_key=None):
+    def __cinit__(self, *, int workers=1, bytes hash_key=None, flows=None):
         if not 1 <= workers <= WORKERS_MAX:
             raise ValueError(f"workers must be 1..{WORKERS_MAX}, not {workers}")
         self.key = os.urandom(8) if hash_key is None else hash_key
         if len(self.key) != 8:
             raise ValueError(f"hash_key must be 8 bytes, not {len(self.key)}")
+        self.wanted_workers = workers
         self.reclaimer = Reclaimer(workers=workers)
         self.fib = Fib(self.reclaimer)
         self.ports, self.adjacencies, self.spreads = {}, {}, {}
         self.spare_ports, self.spare_adjacencies = [], []
         self.threads = []
+        self.told_suppressed = [0] * workers
+        self.flow_table = FlowTable(flows, workers=workers, hash_key=hash_key)
         self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.shared = <tables *>calloc(1, sizeof(tables))
         self.references = <unsigned int *>calloc(ADJACENCIES_MAX, sizeof(unsigned int))
@@ -113,6 +126,7 @@ cdef class Plane:
             self.n_workers += 1
         self.set_gateway(None, None)
         self.publish_tunnel_ports()
+        self.set_policy(None)
 
     cdef worker *make_worker(self, uint32_t i) except NULL:
         cdef worker *w = <worker *>calloc(1, sizeof(worker))
@@ -130,7 +144,9 @@ cdef class Plane:
         w.reply_memory.size = REPLY_ARENA_BYTES
         w.out.ports = self.shared.ports
         w.out.count = &w.count
+        w.n_workers = self.wanted_workers
         reply_limits_init(&w.limits, w.key)
+        self.make_tracker(w)
         w.epoll = epoll_create1(EPOLL_CLOEXEC)
         w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if w.epoll < 0 or w.wake < 0:
@@ -138,8 +154,28 @@ cdef class Plane:
         watch(w.epoll, w.wake, INPUT_CONTROL)
         return w
 
+    cdef int make_tracker(self, worker *w) except -1:
+        settings = self.flow_table.settings
+        w.tracking.flows = self.flow_table.table
+        w.tracking.fragments.key[0], w.tracking.fragments.key[1] = w.key, ~w.key * <uint64_t>0x9E3779B97F4A7C15
+        w.tracking.memo.entries = <memo_entry *>calloc(2 * MEMO_SETS, sizeof(memo_entry))
+        if w.tracking.memo.entries == NULL:
+            raise MemoryError
+        for name in settings.events:
+            w.tracking.account.wanted |= FLOW_EVENTS[name]
+        if w.tracking.account.wanted:
+            w.tracking.account.events = <flow_event *>calloc(EVENT_RING, sizeof(flow_event))
+            if w.tracking.account.events == NULL:
+                raise MemoryError
+        w.tracking.account.pace_ns = 1000000000 // settings.events_per_second if settings.events_per_second > 0 else 0
+        return 0
+
     def __dealloc__(self):
         for i in range(self.n_workers):
+            free(self.workers[i].tracking.memo.entries)
+            free(self.workers[i].tracking.account.events)
+            for k in range(RULES_CHUNKS):
+                free(self.workers[i].tracking.account.rules[k])
             close_descriptor(self.workers[i].epoll)
             close_descriptor(self.workers[i].wake)
             free(self.workers[i])
@@ -152,6 +188,7 @@ cdef class Plane:
             free(self.shared.peers)
             free(self.shared.gateways)
             free(self.shared.tunnels)
+            free(self.shared.policy)
         free(self.shared)
         free(self.references)
         if self.bell > 0:
@@ -222,7 +259,9 @@ cdef class Plane:
         for each in sorted(used):
             record.ports[record.n] = each
             record.n += 1
-        return self.publish(&self.shared.tunnels, record)
+        self.publish(&self.shared.tunnels, record)
+        self.routes_changed()
+        return 0
 
     cdef int take_number(self, dict used, list spare, int limit, int first, str what) except -1:
         """A number no worker can remember: a fresh one, or one whose grace period is over."""
@@ -249,6 +288,7 @@ cdef class Plane:
         self.spreads.pop(number, None)
         if isinstance(value, Spread):
             self.spreads[number] = value
+        self.routes_changed()
         return number
 
     def remove_adjacency(self, int number):
@@ -262,6 +302,7 @@ cdef class Plane:
         del self.adjacencies[number]
         self.spreads.pop(number, None)
         self.spare_adjacencies.append(number)
+        self.routes_changed()
 
     cdef list groups_of(self, int number):
         """The Spread adjacencies that have this one as a member."""
@@ -276,7 +317,12 @@ cdef class Plane:
         self.references[adjacency] += 1
         if before:
             self.references[<uint32_t>before] -= 1
+        self.routes_changed()
         self.reclaimer.reclaim()
+
+    cdef void routes_changed(self):
+        """What flows remember of their routes counts no longer. After the change, so that none learns the old."""
+        atomic_store32_release(&self.shared.route_changes, self.shared.route_changes + 1)
 
     def remove_route(self, prefix):
         before = self.fib.get(prefix)
@@ -284,10 +330,11 @@ cdef class Plane:
             raise KeyError(f"there is no route for {prefix}")
         self.fib.remove(prefix)
         self.references[<uint32_t>before] -= 1
+        self.routes_changed()
         self.reclaimer.reclaim()
 
     def set_routes(self, int version, addresses, lengths, adjacencies):
-        numbers, uses = numpy.unique(adjacencies, return_counts=True)
+        numbers, uses = np.unique(adjacencies, return_counts=True)
         for number in numbers.tolist():
             if number and number not in self.adjacencies:
                 raise ValueError(f"there is no adjacency {number}")
@@ -295,10 +342,11 @@ cdef class Plane:
         for number, n in zip(numbers.tolist(), uses.tolist()):
             if number:
                 self.references[<uint32_t>number] += <uint32_t>n
-        numbers, uses = numpy.unique(before, return_counts=True)
+        numbers, uses = np.unique(before, return_counts=True)
         for number, n in zip(numbers.tolist(), uses.tolist()):
             if number:
                 self.references[<uint32_t>number] -= <uint32_t>n
+        self.routes_changed()
         self.reclaimer.reclaim()
 
     def routes(self):
@@ -325,6 +373,95 @@ cdef class Plane:
             record.has6 = True
             memcpy(record.gateway6, <const char *>packed, 16)
         self.publish(&self.shared.gateways, record)
+
+    # -- policy and flows --------------------------------------------------
+    def set_policy(self, PolicyImage image):
+        cdef policy_view *view = NULL
+        cdef uint32_t words = image.image.n_words if image is not None else 0
+        before = self.policy
+        if image is not None:
+            self.make_counters(image.n_counters)
+        if self.flow_table.settings.track == "always" or (image is not None and image.selects):
+            view = <policy_view *>calloc(1, sizeof(policy_view) + 3 * <size_t>words * self.wanted_workers * 8)
+            if view == NULL:
+                raise MemoryError
+            view.image = &image.image if image is not None else NULL
+            view.generation = self.policy_generation + 1
+        self.policy = image
+        self.policy_generation += 1
+        self.publish(&self.shared.policy, view)
+        if before is not None:
+            self.reclaimer.retire_object(before)
+
+    cdef int make_counters(self, uint32_t count) except -1:
+        """Rule counters up to `count`, for every worker, before an image can name them. They are never taken away."""
+        cdef worker *w
+        cdef void *chunk
+        if count > RULES_CHUNK * RULES_CHUNKS:
+            raise ValueError(f"counters are numbered below {RULES_CHUNK * RULES_CHUNKS}, not {count - 1}")
+        for i in range(self.n_workers):
+            w = self.workers[i]
+            for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
+                if w.tracking.account.rules[k] == NULL:
+                    chunk = calloc(RULES_CHUNK, sizeof(rule_counter))
+                    if chunk == NULL:
+                        raise MemoryError
+                    atomic_pointer_store(&w.tracking.account.rules[k], chunk)
+        return 0
+
+    def judge(self, source, destination, int protocol, int source_port=0, int destination_port=0):
+        if self.policy is None:
+            return (ROW_OUTSIDE, ROW_OUTSIDE)
+        return self.policy.judge(source, destination, protocol, source_port, destination_port)
+
+    def flows(self, cursor=0, limit=4096):
+        return self.flow_table.listing(cursor, limit)
+
+    def has_flow(self, source, destination, int protocol, int source_port=0, int destination_port=0):
+        return self.flow_table.has(source, destination, protocol, source_port, destination_port)
+
+    def forget_flows(self, address):
+        return self.flow_table.forget(address)
+
+    def export_flows(self):
+        return self.flow_table.export()
+
+    def import_flows(self, data):
+        return self.flow_table.load(data)
+
+    def rule_counters(self):
+        count = self.policy.n_counters if self.policy is not None else 0
+        total = np.zeros((count, 3), np.uint64)
+        for i in range(self.n_workers):
+            for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
+                rows = rule_rows(&self.workers[i].tracking.account, k)
+                total[k * RULES_CHUNK : (k + 1) * RULES_CHUNK] += rows[: count - k * RULES_CHUNK]
+        packets, octets = self.flow_table.live_rules(count)
+        return total[:, 0], total[:, 1] + packets, total[:, 2] + octets
+
+    def take_flow_events(self):
+        cdef flow_account *a
+        suppressed = 0
+        found = []
+        for i in range(self.n_workers):
+            a = &self.workers[i].tracking.account
+            found.append(event_rows(a))
+            suppressed += a.suppressed - self.told_suppressed[i]
+            self.told_suppressed[i] = a.suppressed
+        return np.concatenate(found), suppressed
+
+    def flow_counters(self):
+        cdef flow_account *a
+        total = dict.fromkeys(("opened", "expired", "evicted", "memo_hits", "scans", "suppressed_events"), 0)
+        for i in range(self.n_workers):
+            a = &self.workers[i].tracking.account
+            total["opened"] += a.opened
+            total["expired"] += a.expired
+            total["evicted"] += a.evicted
+            total["memo_hits"] += self.workers[i].tracking.memo.hits
+            total["scans"] += self.workers[i].tracking.memo.scans
+            total["suppressed_events"] += a.suppressed
+        return {"live": len(self.flow_table), "capacity": self.flow_table.capacity, **total}
 
     # -- life ------------------------------------------------------------
     def start(self):

@@ -61,7 +61,16 @@ cdef enum:                     # reasons
     REASON_ENCAP_LOOP         # destination is our own tunnel endpoint
     REASON_TTL_EXPIRED
     REASON_TOO_BIG
-    REASON_POLICY             # denied by policy
+    # -- flows and policy
+    REASON_POLICY_DENY        # a rule, or the end of a tier, denies
+    REASON_FRAGMENT_UNKNOWN   # a later fragment whose first one was not seen, or not let through
+    REASON_FRAGMENT_OVERLAP   # a fragment over the first one's bytes: it could change what was judged
+    REASON_FRAGMENT_FULL      # no room to remember the verdict of one more fragmented datagram
+    REASON_ICMP_BAD_QUOTE     # an ICMP error about no flow of ours, or with an impossible MTU
+    REASON_FLOW_INVALID       # in the middle of a conversation that nobody opened
+    REASON_FLOW_BAD_RST       # a reset outside of the window
+    REASON_FLOW_FULL          # no room, and nothing there that may go
+    REASON_FLOW_QUOTA         # the source has its share of flows already
     # -- the ports
     REASON_PORT_GONE          # the port was removed while the packet was under way
     REASON_TX_FULL            # the kernel's queue was full (ENOBUFS, EAGAIN)

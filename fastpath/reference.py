@@ -19,7 +19,7 @@ Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 Value = TypeVar("Value")
 
-ICMP, IPIP, TCP, UDP, IPV6, ICMPV6, SCTP = 1, 4, 6, 17, 41, 58, 132
+ICMP, IPIP, TCP, UDP, IPV6, ICMPV6, SCTP, UDPLITE = 1, 4, 6, 17, 41, 58, 132, 136
 GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP, GSO_ECN = 0, 1, 4, 5, 0x80
 FIN, SYN, RST, PSH, ACK, CWR = 1, 2, 4, 8, 16, 128
 MASK64 = (1 << 64) - 1
@@ -253,7 +253,7 @@ def check_hop_by_hop(options: bytes) -> None:
 
 def parse_transport(p: Parsed) -> Parsed:
     data = p.data[p.transport :]
-    minimum = {TCP: 20, UDP: 8, SCTP: 12, ICMP if p.family == 4 else ICMPV6: 8}.get(p.protocol, 0)
+    minimum = {TCP: 20, UDP: 8, UDPLITE: 8, SCTP: 12, ICMP if p.family == 4 else ICMPV6: 8}.get(p.protocol, 0)
     drop_if(len(data) < minimum, "fragment" if p.fragment else "truncated")
     header = minimum
     if p.protocol == TCP:
@@ -263,9 +263,9 @@ def parse_transport(p: Parsed) -> Parsed:
     if p.protocol == UDP:
         (length,) = struct.unpack_from("!H", data, 4)
         drop_if(length < 8 or (length > len(data) and not p.fragment), "udp_length")
-    if p.protocol in (TCP, UDP, SCTP):
+    if p.protocol in (TCP, UDP, UDPLITE, SCTP):
         ports = struct.unpack_from("!HH", data)
-        drop_if(ports[1] == 0 or (ports[0] == 0 and p.protocol != UDP), "land")
+        drop_if(ports[1] == 0 or (ports[0] == 0 and p.protocol not in (UDP, UDPLITE)), "land")
     return replace(p, payload=p.transport + header)
 
 
@@ -320,7 +320,7 @@ def flow_hash(p: Parsed, key: int) -> int:
 
 def flow_ports(p: Parsed) -> int:
     data = p.data[p.transport :]
-    if p.protocol in (TCP, UDP, SCTP):
+    if p.protocol in (TCP, UDP, UDPLITE, SCTP):
         return int.from_bytes(data[:4], "big")
     echo = {(4, ICMP): (0, 8), (6, ICMPV6): (128, 129)}.get((p.family, p.protocol), ())
     return int.from_bytes(data[4:6], "big") if echo and data[0] in echo else 0

@@ -16,9 +16,11 @@ from fastpath.port.port cimport port
 from fastpath.stage.lookup cimport routes
 from fastpath.stage.reply cimport gateway, reply_limits
 from fastpath.stage.route cimport tunnel_ports
+from fastpath.stage.track cimport track_view, tracker
 from fastpath.table.adjacency cimport adjacency
 from fastpath.table.fib cimport fib4, fib6
 from fastpath.table.peer cimport peer_table
+from fastpath.table.policy cimport policy_view
 from fastpath.table.qsbr cimport qsbr
 from fastpath.transmit cimport transmitter
 
@@ -37,6 +39,8 @@ cdef struct tables:
     peer_table *peers
     gateway *gateways
     tunnel_ports *tunnels
+    policy_view *policy        # NULL: nothing is tracked
+    uint32_t route_changes     # generation of routes and adjacencies, advanced after each change
 
 # The tables as one turn sees them.
 cdef struct view:
@@ -44,6 +48,7 @@ cdef struct view:
     const peer_table *peers
     const gateway *gateways
     const tunnel_ports *tunnels
+    track_view flows
 
 cdef struct worker:
     tables *shared
@@ -63,6 +68,8 @@ cdef struct worker:
     reply_limits limits
     counters count
     merger joining
+    tracker tracking
+    uint32_t n_workers
     burst packets
     burst replies
     uint8_t bytes[ARENA_BYTES]

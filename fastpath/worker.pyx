@@ -23,11 +23,14 @@ from fastpath.stage.hop cimport hop
 from fastpath.stage.parse cimport parse_burst
 from fastpath.stage.reply cimport gateway, reply_build
 from fastpath.stage.route cimport route, tunnel_ports
+from fastpath.stage.track cimport track, track_routes, track_sweep
 from fastpath.system cimport (
     epoll_ctl, epoll_event, epoll_wait, monotonic_ns, read, write, EPOLL_CTL_DEL,
 )
 from fastpath.table.fib cimport fib4_current, fib6_current
+from fastpath.table.flow cimport TICK_SHIFT
 from fastpath.table.peer cimport peer_table
+from fastpath.table.policy cimport policy_view
 from fastpath.table.qsbr cimport qsbr_offline, qsbr_online
 from fastpath.transmit cimport notify, transmit, NOTICE_PORT_ERROR
 
@@ -44,7 +47,11 @@ cdef uint32_t worker_burst(worker *w, const port *source, uint32_t which) noexce
     parse_burst(b, w.key)
     count_received(&w.count, b, source)
     guard(b, source, &w.seen.routes)
+    if w.seen.flows.policy != NULL:
+        track(b, &w.tracking, &w.seen.flows)
     route(b, &w.seen.routes, w.seen.tunnels)
+    if w.seen.flows.policy != NULL:
+        track_routes(b, &w.tracking, &w.seen.flows)
     hop(b, &w.count)
     if source.role == ROLE_TUNNEL:
         merge(&w.joining, b, w.udp_segments)
@@ -184,6 +191,8 @@ cdef void count_drops(counters *count, const burst *b) noexcept nogil:
 
 cdef void look(worker *w) noexcept nogil:
     """Load the tables' present versions for one turn."""
+    # Before the routes: a flow may remember an older generation with newer routes, never the reverse.
+    w.seen.flows.routes = atomic_load32_acquire(&w.shared.route_changes)
     w.seen.routes.four = fib4_current(w.shared.four)
     w.seen.routes.six = fib6_current(w.shared.six)
     w.seen.routes.adjacencies = w.shared.adjacencies
@@ -191,6 +200,21 @@ cdef void look(worker *w) noexcept nogil:
     w.seen.gateways = <const gateway *>atomic_pointer_load(&w.shared.gateways)
     w.seen.tunnels = <const tunnel_ports *>atomic_pointer_load(&w.shared.tunnels)
     w.now_ns = monotonic_ns()
+    look_at_policy(w)
+
+
+cdef void look_at_policy(worker *w) noexcept nogil:
+    cdef const policy_view *policy = <const policy_view *>atomic_pointer_load(&w.shared.policy)
+    w.seen.flows.policy = policy
+    if policy == NULL:
+        return
+    w.seen.flows.adjacencies = w.shared.adjacencies
+    w.seen.flows.now_ns = w.now_ns
+    w.seen.flows.tick = <uint32_t>(w.now_ns >> TICK_SHIFT)
+    w.seen.flows.n_workers, w.seen.flows.worker = w.n_workers, w.reader
+    if policy.image != NULL:   # scratch memory of this worker's own
+        w.tracking.memo.bitmaps = <uint64_t *>&policy.scratch[0] + 3 * <size_t>w.reader * policy.image.n_words
+    track_sweep(&w.tracking, &w.seen.flows)
 
 
 cdef void ring_bell(worker *w) noexcept nogil:

@@ -51,11 +51,11 @@ LAYERS: dict[str, list[set[str]]] = {
 SHARED: dict[str, list[str]] = {
     "fastpath.wire": ["octets", "checksum", "fragment", "transport", "ipv4", "ipv6"],
     "fastpath.simd": ["dispatch"],
-    "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_paint", "fib_bucket", "fib_node", "fib_array", "fib_build"],
+    "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_paint", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
     "fastpath.encap": ["tunnel"],
     "fastpath.offload": ["sums", "complete"],
     "fastpath.port": ["port", "socket", "sockets"],
-    "fastpath.stage": ["lookup"],
+    "fastpath.stage": ["lookup", "police", "states"],
 }
 
 # Files that bring their siblings together, and that no sibling may use.

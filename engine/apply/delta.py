@@ -21,13 +21,14 @@ from engine.model import Desired, Layered
 class Kind(IntEnum):
     """What an object is; the numbers are the order in which kinds are set."""
 
-    TUNNEL = 1
-    POD = 2
-    HOST = 3
-    GATEWAY = 4
-    PEERS = 5
-    ROUTE = 6
-    KERNEL_ROUTE = 7
+    POLICY = 1  # before the pods it isolates
+    TUNNEL = 2
+    POD = 3
+    HOST = 4
+    GATEWAY = 5
+    PEERS = 6
+    ROUTE = 7
+    KERNEL_ROUTE = 8
 
     @property
     def words(self) -> str:
@@ -69,6 +70,7 @@ def objects(desired: Desired, before: Desired | None = None, known: Objects | No
     else:
         kernel_routes = _kernel_routes(desired)
     return {
+        Kind.POLICY: {} if desired.policy is None else {"policy": desired.policy},
         Kind.TUNNEL: {tunnel.key: tunnel for tunnel in desired.tunnels},
         Kind.POD: {device.pod.name: device for device in desired.pods},
         Kind.HOST: {} if host is None else {"host": replace(host, routes=())},

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
 from engine.apply.route_change import RouteChange
+from engine.desired.policy.enforced import Enforced
 from engine.errors import TowpathError
 from engine.model import Address, Prefix, TunnelPort, Via
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fastpath.port.port import Port as Port  # noqa: PLC0414 - the same
     from fastpath.port.raw import RawPort
     from fastpath.port.udp import UdpPort
+    from fastpath.table.policy import PolicyImage
     from fastpath.values import Adjacency, Tunnel
 
 Owner = tuple[Literal["tunnel", "pod", "host"], str]
@@ -288,6 +290,40 @@ class Forwarding:
             del self._peer_numbers[name]
 
 
+# -- policy --------------------------------------------------------------------
+def policy_image(enforced: Enforced) -> PolicyImage:
+    """The data plane's form of a program. Endpoints that are judged elsewhere are known, but have no group."""
+    import numpy as np
+
+    from fastpath.table.policy import PolicyImage
+    from fastpath.values import NO_GROUP
+
+    program, entries = enforced.program, {}
+    for version, table in program.tables.items():
+        groups = table.entry_group
+        if enforced.judged is not None:
+            here = np.isin(table.entry_owner, np.fromiter(enforced.judged, np.uint32, len(enforced.judged)))
+            groups = np.where(here, groups, np.uint32(NO_GROUP))
+        entries[version] = (table.entry_key, table.entry_class, groups, table.entry_owner)
+    return PolicyImage(
+        rows=program.rows,
+        block_start=program.block_start,
+        block_end=program.block_end,
+        block_tier=program.block_tier,
+        group_offset=program.group_offset,
+        group_blocks=program.group_blocks,
+        group_node=program.group_node,
+        class_offset=program.class_offset,
+        class_sets=program.class_sets,
+        entries=entries,
+        ranges={version: (table.range_start, table.range_class) for version, table in program.tables.items()},
+        l4_slot=program.l4.slot,
+        l4_table=program.l4.table,
+        source_l4=program.source_l4,
+        counters=enforced.counters,
+    )
+
+
 # -- one driver a kind ---------------------------------------------------------
 @dataclass(slots=True)
 class TunnelDriver:
@@ -395,3 +431,24 @@ class RouteDriver:
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
         return cast("Mapping[Hashable, TowpathError]", self.forwarding.change_routes(routes))
+
+@dataclass(slots=True)
+class PolicyDriver:
+    """Puts a compiled policy in force; the plane swaps it as a whole."""
+
+    forwarding: Forwarding
+    kind: Kind = Kind.POLICY
+    drifts: bool = False
+    _value: Enforced | None = None
+
+    def actual(self) -> Mapping[Hashable, object]:
+        return {} if self._value is None else {"policy": self._value}
+
+    def set(self, key: Hashable, value: object) -> None:
+        enforced = cast(Enforced, value)
+        self.forwarding.plane.set_policy(policy_image(enforced))
+        self._value = enforced
+
+    def remove(self, key: Hashable) -> None:
+        self.forwarding.plane.set_policy(None)
+        self._value = None

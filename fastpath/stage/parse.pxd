@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 from fastpath.buffer cimport (
     burst, packet, packet_drop, GSO_NONE, PACKET_DONT_FRAGMENT, PACKET_FRAGMENT, PACKET_LATER_FRAGMENT,
+    PACKET_MORE_FRAGMENTS,
 )
 from fastpath.reason cimport (
     VERDICT_PASS, REASON_NONE, REASON_TRUNCATED, REASON_VNET_HEADER, REASON_IP_VERSION, REASON_FRAGMENT,
@@ -21,7 +22,7 @@ from fastpath.reason cimport (
 )
 from fastpath.wire.fragment cimport fragment_check
 from fastpath.wire.ipv4 cimport (
-    IPV4_CLASS, IPV4_DESTINATION, IPV4_DF, IPV4_FRAGMENT, IPV4_MF, IPV4_OFFSET, IPV4_PROTOCOL, IPV4_SOURCE,
+    IPV4_CLASS, IPV4_DESTINATION, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_MF, IPV4_OFFSET, IPV4_PROTOCOL, IPV4_SOURCE,
     IPV4_TOTAL, ipv4_check, ipv4_header_bytes, ipv4_is_group, ipv4_is_martian,
 )
 from fastpath.wire.ipv6 cimport (
@@ -64,7 +65,7 @@ cdef inline void parse(packet *p, uint64_t key) noexcept nogil:
 
 cdef inline int parse_headers(packet *p) noexcept nogil:
     cdef int reason
-    p.flags &= <uint8_t>~(PACKET_FRAGMENT | PACKET_LATER_FRAGMENT | PACKET_DONT_FRAGMENT)
+    p.flags &= <uint8_t>~(PACKET_FRAGMENT | PACKET_LATER_FRAGMENT | PACKET_DONT_FRAGMENT | PACKET_MORE_FRAGMENTS)
     if p.length == 0:
         return REASON_TRUNCATED
     if p.data[0] >> 4 == 4:
@@ -109,8 +110,12 @@ cdef inline int parse_ipv4(packet *p) noexcept nogil:
     if fragment & (IPV4_MF | IPV4_OFFSET) == 0:
         return REASON_NONE
     p.flags |= PACKET_FRAGMENT
-    if fragment & IPV4_OFFSET != 0:
+    p.identification = load16(h + IPV4_ID)
+    p.position = <uint16_t>((fragment & IPV4_OFFSET) << 3)
+    if p.position != 0:
         p.flags |= PACKET_LATER_FRAGMENT
+    if fragment & IPV4_MF != 0:
+        p.flags |= PACKET_MORE_FRAGMENTS
     return fragment_check((fragment & IPV4_OFFSET) << 3, fragment & IPV4_MF != 0, p.length - header, header)
 
 
@@ -140,8 +145,12 @@ cdef inline int parse_ipv6(packet *p) noexcept nogil:
     p.flags |= PACKET_DONT_FRAGMENT
     if chain.is_fragment:
         p.flags |= PACKET_FRAGMENT
+        p.identification = chain.identification
+        p.position = <uint16_t>chain.position
         if chain.is_later:
             p.flags |= PACKET_LATER_FRAGMENT
+        if chain.is_more:
+            p.flags |= PACKET_MORE_FRAGMENTS
     return REASON_NONE
 
 

@@ -75,8 +75,8 @@ cdef inline void route(burst *b, const routes *r, const tunnel_ports *own) noexc
     cdef const adjacency *to
     for i in range(b.n):
         p = &b.packets[i]
-        if p.verdict != VERDICT_PASS:
-            continue
+        if p.verdict != VERDICT_PASS or p.adjacency != NULL:
+            continue           # a known flow brings its adjacency, judged when it was learnt
         if p.family == 4:
             number = lookup4(r, load32(p.data + 16))
         else:

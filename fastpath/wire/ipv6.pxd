@@ -42,6 +42,9 @@ cdef struct ipv6_chain:
     uint8_t protocol
     bint is_fragment           # an atomic fragment (RFC 6946) is none
     bint is_later              # a fragment that does not start its datagram
+    bint is_more               # nor ends it
+    uint32_t position          # of a fragment: bytes into the datagram's fragmentable part
+    uint32_t identification
 
 
 cdef inline int ipv6_check(const uint8_t *h, uint32_t n) noexcept nogil:
@@ -88,6 +91,9 @@ cdef inline int ipv6_walk(const uint8_t *h, uint32_t n, ipv6_chain *chain) noexc
             if word & 0xfff9 != 0:
                 chain.is_fragment = True
                 chain.is_later = word & 0xfff8 != 0
+                chain.is_more = word & 1
+                chain.position = word & 0xfff8
+                chain.identification = load32(h + at + 4)
                 reason = fragment_check(word & 0xfff8, word & 1, n - at - 8, at - IPV6_BYTES)
                 if reason != REASON_NONE:
                     return reason

@@ -20,6 +20,7 @@ cdef enum:                     # IP protocol numbers
     PROTOCOL_GRE = 47
     PROTOCOL_ICMPV6 = 58
     PROTOCOL_SCTP = 132
+    PROTOCOL_UDPLITE = 136
 
 cdef enum:
     TCP_BYTES = 20
@@ -82,6 +83,12 @@ cdef inline int transport_check(const uint8_t *h, uint32_t n, uint32_t family, u
             return REASON_UDP_LENGTH
         if load16(h + 2) == 0:
             return REASON_LAND
+    elif protocol == PROTOCOL_UDPLITE:
+        if n < UDP_BYTES:
+            return REASON_TRUNCATED
+        header[0] = UDP_BYTES
+        if load16(h + 2) == 0:
+            return REASON_LAND
     elif protocol == PROTOCOL_SCTP:
         if n < SCTP_BYTES:
             return REASON_TRUNCATED
@@ -101,7 +108,8 @@ cdef inline uint32_t tcp_header_bytes(const uint8_t *h) noexcept nogil:
 
 cdef inline uint32_t transport_ports(const uint8_t *h, uint32_t family, uint32_t protocol) noexcept nogil:
     """Source port << 16 | destination port, or the echo identifier, or 0, of a checked header."""
-    if protocol == PROTOCOL_TCP or protocol == PROTOCOL_UDP or protocol == PROTOCOL_SCTP:
+    if protocol == PROTOCOL_TCP or protocol == PROTOCOL_UDP or protocol == PROTOCOL_SCTP \
+            or protocol == PROTOCOL_UDPLITE:
         return load32(h)
     if family == 4:
         if protocol == PROTOCOL_ICMP and (h[0] == ICMP4_ECHO or h[0] == ICMP4_ECHO_REPLY):

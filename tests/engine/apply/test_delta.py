@@ -22,6 +22,7 @@ DESIRED = Desired(
         {KernelRoute(ip_network("10.3.0.0/24"), (ip_address("192.0.2.9"), ip_address("192.0.2.3")))}
     ),
     gateway4=ip_address("10.1.0.1"),
+    policy=object(),
 )
 
 
@@ -64,6 +65,7 @@ def test_only_what_differs_is_touched(desired, actual):
 def test_every_part_of_the_desired_state_becomes_an_object():
     found = objects(DESIRED)
     assert {kind: len(items) for kind, items in found.items()} == {
+        Kind.POLICY: 1,
         Kind.TUNNEL: 1,
         Kind.POD: 1,
         Kind.HOST: 1,
