@@ -242,7 +242,7 @@ cdef class PolicyImage:
 
     cdef int keep_classes(self, offset, sets) except -1:
         offset, sets = np.asarray(offset, np.uint32), np.asarray(sets, np.uint32)
-        require(len(offset) > 1 and offset[0] == 0 and offset[-1] <= len(sets), "the offsets of classes")
+        require(len(offset) > 1 and offset[0] == 0 and offset.max() <= len(sets), "the offsets of classes")
         require((offset[1:] >= offset[:-1]).all(), "the offsets of classes")
         self.n_classes = len(offset) - 1
         self.image.class_offset = <const uint32_t *>self.hold(offset, np.uint32)
@@ -304,8 +304,8 @@ cdef class PolicyImage:
         require(len(start) == len(end) == len(tier), "blocks of unlike lengths")
         require((start >= 0).all() and (start <= end).all() and (end <= self.n_rows).all(), "the rows of a block")
         require(len(offset) == 2 * self.n_groups + 1 and offset[0] == 0, "the offsets of groups")
-        require((offset[1:] >= offset[:-1]).all() and offset[-1] <= len(blocks), "the offsets of groups")
-        blocks = blocks[: offset[-1]]
+        require((offset[1:] >= offset[:-1]).all() and offset.max() <= len(blocks), "the offsets of groups")
+        blocks = blocks[: offset.max()]
         require(((blocks >= 0) & (blocks < len(start))).all(), "the block of a group")
         owner = np.repeat(np.arange(2 * self.n_groups), offset[1:] - offset[:-1])
         filled = end[blocks] > start[blocks]
