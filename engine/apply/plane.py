@@ -432,6 +432,7 @@ class RouteDriver:
         routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
         return cast("Mapping[Hashable, TowpathError]", self.forwarding.change_routes(routes))
 
+
 @dataclass(slots=True)
 class PolicyDriver:
     """Puts a compiled policy in force; the plane swaps it as a whole."""
