@@ -255,10 +255,11 @@ class Node:
 
     def _detach(self, keys: list[Key]) -> list[Attachment]:
         found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]
+        if found:
+            self.residents.let_go(attachment.key for attachment in found)
+            self._settle_pods()
         for attachment in found:
             self.residents.discard(attachment.key)
-        if found:
-            self._settle_pods()
         return found
 
     def _settle_pods(self) -> None:

@@ -10,15 +10,17 @@ sends reads and nothing else.
 from __future__ import annotations
 
 import errno
-import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import ip_interface, ip_network
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from engine.apply import device_message, route_message
 from engine.apply.refusal import refusal
+from engine.apply.route_socket import RouteSocket
 from engine.errors import KernelError
 from engine.model import Interface, Prefix
 
@@ -27,11 +29,10 @@ ROUTE_PROTOCOL = 116  # marks the kernel routes that are ours; unused by iproute
 QUEUE_LENGTH = 2000  # packets; TUN drops without back-pressure when its ring is full
 GSO_MAX_SIZE = 60_000  # bytes: one read then fits one UDP_SEGMENT send, headers included
 
-_SCOPE_LINK = 253
-_NO_DUPLICATE_DETECTION = 0x02
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_UNSPECIFIED = {4: "0.0.0.0", 6: "::"}
+_LOOPBACK = 1  # the index of lo in every namespace
 _SYSCTLS_6 = {"accept_ra": "0", "autoconf": "0", "addr_gen_mode": "1", "router_solicitations": "0"}
+
+Change = Callable[[int], bytes]  # sequence number -> message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,7 @@ class DeviceState:
     queue_length: int
     gso_max_size: int
     addresses: frozenset[Interface]
-    routes: frozenset[Prefix]  # through it, in the main table
-    our_routes: frozenset[Prefix]  # those that carry our mark
+    routes: frozenset[Prefix]  # ours, in the main table
 
     @property
     def is_ours(self) -> bool:
@@ -68,78 +68,63 @@ class DeviceState:
         return self.alias.startswith(ALIAS_PREFIX) or not (self.alias or self.up or self.addresses)
 
 
-class Netlink(Protocol):
-    """What we use of pyroute2's IPRoute, which has no types of its own."""
-
-    def link_lookup(self, **attributes: object) -> Sequence[int]: ...
-    def get_links(self, *indices: int) -> Iterable[Any]: ...
-    def get_addr(self, **attributes: object) -> Iterable[Any]: ...
-    def get_routes(self, **attributes: object) -> Iterable[Any]: ...
-    def link(self, command: str, **attributes: object) -> object: ...
-    def addr(self, command: str, **attributes: object) -> object: ...
-    def route(self, command: str, **attributes: object) -> object: ...
-
-
 @contextmanager
-def netlink() -> Iterator[Netlink]:
+def netlink() -> Iterator[RouteSocket]:
     """A netlink socket in the calling thread's namespace."""
-    from pyroute2.iproute.linux import IPRoute
-
-    opened: Any = IPRoute  # untyped
-    with opened(groups=0, strict_check=True, ext_ack=True) as route:
-        yield route
+    with closing(RouteSocket()) as opened:
+        yield opened
 
 
-def read(ip: Netlink, name: str, *, routes: bool = True) -> DeviceState | None:
-    """The device called `name`, or None. Without `routes` those through it are not listed: there may be very many."""
-    indices = ip.link_lookup(ifname=name)
-    if not indices:
+def read(ip: RouteSocket, name: str, *, routes: bool = True) -> DeviceState | None:
+    """The device called `name`, or None. Without `routes` those are not looked for: the host's port may have many."""
+    link = _link(ip, device_message.link_named(ip.next_sequence(), name))
+    if link is None:
         return None
-    link = next(iter(ip.get_links(indices[0])))
-    info = link.get_attr("IFLA_LINKINFO")
-    through = dict(_routes(ip, indices[0])) if routes else {}
     return DeviceState(
-        index=indices[0],
-        kind=str(info.get_attr("IFLA_INFO_KIND")) if info else "",
-        alias=link.get_attr("IFLA_IFALIAS") or "",
-        mtu=link.get_attr("IFLA_MTU"),
-        up=bool(link["flags"] & 1),
-        queue_length=link.get_attr("IFLA_TXQLEN"),
-        gso_max_size=link.get_attr("IFLA_GSO_MAX_SIZE") or 0,
-        addresses=frozenset(_addresses(ip, indices[0])),
-        routes=frozenset(through),
-        our_routes=frozenset(prefix for prefix, protocol in through.items() if protocol == ROUTE_PROTOCOL),
+        index=link.index,
+        kind=link.kind,
+        alias=link.alias,
+        mtu=link.mtu,
+        up=link.up,
+        queue_length=link.queue_length,
+        gso_max_size=link.gso_max_size,
+        addresses=frozenset(_addresses(ip, link.index)),
+        routes=frozenset(_routes(ip, link.index)) if routes else frozenset(),
     )
 
 
-def named_by_alias(ip: Netlink, alias: str) -> list[str]:
+def named_by_alias(ip: RouteSocket, alias: str) -> list[str]:
     """The names of all TUN devices that carry this mark."""
-    marked = [link for link in ip.get_links() if link.get_attr("IFLA_IFALIAS") == alias]
-    return [name for name in (link.get_attr("IFLA_IFNAME") for link in marked) if _is_tun(ip, name)]
+    answers = ip.answers(device_message.all_links(ip.next_sequence()))
+    links = [device_message.link(data, 0, len(data)) for kind, data in answers if kind == device_message.NEW_LINK]
+    return [link.name for link in links if link is not None and link.kind == "tun" and link.alias == alias]
 
 
-def delete(ip: Netlink, name: str) -> None:
+def delete(ip: RouteSocket, name: str) -> None:
     """Remove the device; one that is gone already is no error."""
-    for index in ip.link_lookup(ifname=name):
+    link = _link(ip, device_message.link_named(ip.next_sequence(), name))
+    if link is not None:
         try:
-            ip.link("del", index=index)
-        except Exception as error:
-            if getattr(error, "code", 0) != errno.ENODEV:
+            ip.answers(device_message.link_removal(ip.next_sequence(), link.index))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
                 raise refusal(error, where=f"device {name}", doing="cannot remove it") from error
 
 
-def configure(ip: Netlink, wanted: DeviceSettings, *, where: str) -> bool:
+def configure(ip: RouteSocket, wanted: DeviceSettings, *, where: str) -> bool:
     """Make the existing device as `wanted`; whether anything had to be changed."""
-    state = read(ip, wanted.name, routes=wanted.routes is not None)
+    has_routes = wanted.routes is not None
+    state = read(ip, wanted.name, routes=has_routes)
     if state is None:
         raise KernelError(f"device {wanted.name} is gone", where=where, remedy="it is made again at the next try")
     try:
-        changed = _configure_link(ip, state, wanted)
-        changed |= _configure_addresses(ip, state, wanted)
-        changed |= _configure_routes(ip, state, wanted)
-    except Exception as error:
-        if isinstance(error, KernelError):
-            raise
+        if not state.up:
+            _write_sysctls(wanted)  # before up: the kernel would make a link-local address and solicit routers
+        changed = _change(ip, [*_link_changes(state, wanted), *_address_changes(state, wanted)])
+        if changed and has_routes:  # an address that was removed may have taken a route with it
+            state = replace(state, routes=frozenset(_routes(ip, state.index)))
+        changed |= _change(ip, _route_changes(state, wanted))
+    except OSError as error:
         raise refusal(error, where=where, doing=f"cannot configure device {wanted.name}") from error
     return changed
 
@@ -151,88 +136,91 @@ def matches(state: DeviceState, wanted: DeviceSettings) -> bool:
         and state.mtu == wanted.mtu
         and state.up
         and state.addresses == frozenset(wanted.addresses)
-        and state.routes >= frozenset(wanted.routes or ())
-        and (wanted.routes is None or state.our_routes <= frozenset(wanted.routes))
+        and (wanted.routes is None or state.routes == frozenset(wanted.routes))
     )
 
 
-def bring_loopback_up(ip: Netlink) -> None:
+def bring_loopback_up(ip: RouteSocket) -> None:
     """A pod reaches its own addresses through lo, which a new namespace has down."""
-    for link in ip.get_links(1):
-        if not link["flags"] & 1:
-            ip.link("set", index=1, state="up")
+    link = _link(ip, device_message.link_numbered(ip.next_sequence(), _LOOPBACK))
+    if link is not None and not link.up:
+        _change(ip, [lambda sequence: device_message.link_setting(sequence, _LOOPBACK, up=True)])
 
 
-def _is_tun(ip: Netlink, name: str) -> bool:
-    state = read(ip, name, routes=False)
-    return state is not None and state.kind == "tun"
+def _change(ip: RouteSocket, changes: Iterable[Change]) -> bool:
+    """Send all in one go, in their order; OSError with the first refusal."""
+    numbered = [(sequence, change(sequence)) for change in changes for sequence in [ip.next_sequence()]]
+    refused = ip.change(numbered) if numbered else {}
+    for sequence, _ in numbered:
+        if sequence in refused:
+            raise OSError(refused[sequence], os.strerror(refused[sequence]))
+    return bool(numbered)
 
 
-def _configure_link(ip: Netlink, state: DeviceState, wanted: DeviceSettings) -> bool:
+def _link_changes(state: DeviceState, wanted: DeviceSettings) -> Iterator[Change]:
     changes: dict[str, Any] = {}
     if state.alias != wanted.alias:
-        changes["ifalias"] = wanted.alias
+        changes["alias"] = wanted.alias
     if state.mtu != wanted.mtu:
         changes["mtu"] = wanted.mtu
     if state.queue_length != QUEUE_LENGTH:
-        changes["txqlen"] = QUEUE_LENGTH
+        changes["queue_length"] = QUEUE_LENGTH
     if state.gso_max_size != GSO_MAX_SIZE:
         changes["gso_max_size"] = GSO_MAX_SIZE
-    if changes:
-        ip.link("set", index=state.index, **changes)
-    if not state.up:
-        _write_sysctls(wanted)  # before up: the kernel would make a link-local address and solicit routers
-        ip.link("set", index=state.index, state="up")
-    return bool(changes) or not state.up
+    if changes or not state.up:
+        yield partial(device_message.link_setting, index=state.index, up=not state.up, **changes)
 
 
-def _configure_addresses(ip: Netlink, state: DeviceState, wanted: DeviceSettings) -> bool:
-    missing = [address for address in wanted.addresses if address not in state.addresses]
-    stale = state.addresses - frozenset(wanted.addresses)
-    for address in missing:
-        flags = {"flags": _NO_DUPLICATE_DETECTION} if address.version == 6 else {}
-        ip.addr("add", index=state.index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
-    for address in stale:
-        ip.addr("del", index=state.index, address=str(address.ip), prefixlen=address.network.prefixlen)
-    return bool(missing or stale)
+def _address_changes(state: DeviceState, wanted: DeviceSettings) -> Iterator[Change]:
+    for address in wanted.addresses:
+        if address not in state.addresses:
+            yield partial(device_message.address_setting, index=state.index, address=address)
+    for address in state.addresses - frozenset(wanted.addresses):
+        yield partial(device_message.address_removal, index=state.index, address=address)
 
 
-def _configure_routes(ip: Netlink, state: DeviceState, wanted: DeviceSettings) -> bool:
-    """Set what is missing and remove what is ours and stale. Routes of others through the device stay."""
+def _route_changes(state: DeviceState, wanted: DeviceSettings) -> Iterator[Change]:
+    """Set what is missing and remove what is stale of our routes. Those of others through the device stay."""
     if wanted.routes is None:
-        return False
-    # An address that was removed may have taken a route with it: read again.
-    present = dict(_routes(ip, state.index))
-    missing = [prefix for prefix in wanted.routes if prefix not in present]
-    for prefix in missing:
-        ip.route("replace", **_route(prefix, state.index))
-    stale = [p for p, protocol in present.items() if protocol == ROUTE_PROTOCOL and p not in wanted.routes]
-    for prefix in stale:
-        ip.route("del", **_route(prefix, state.index))
-    return bool(missing or stale)
+        return
+    hops = route_message.next_hops((), state.index)
+    for prefix in wanted.routes:
+        if prefix not in state.routes:
+            yield partial(_route_setting, prefix=prefix, hops=hops)
+    for prefix in state.routes - frozenset(wanted.routes):
+        yield partial(route_message.removal, prefix=prefix, protocol=ROUTE_PROTOCOL)
 
 
-def _route(prefix: Prefix, index: int) -> dict[str, Any]:
-    scope = {"scope": _SCOPE_LINK} if prefix.version == 4 else {}
-    destination = str(prefix) if prefix.prefixlen else "default"
-    return {"dst": destination, "family": _FAMILIES[prefix.version], "oif": index, "proto": ROUTE_PROTOCOL, **scope}
+def _route_setting(sequence: int, prefix: Prefix, hops: bytes) -> bytes:
+    return route_message.setting("replace", sequence, prefix, ROUTE_PROTOCOL, hops, linked=True)
 
 
-def _addresses(ip: Netlink, index: int) -> Iterator[Interface]:
-    for message in ip.get_addr(index=index):
-        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        interface = ip_interface(f"{address}/{message['prefixlen']}")
-        if not (interface.version == 6 and interface.ip.is_link_local):
-            yield interface
+def _link(ip: RouteSocket, request: bytes) -> device_message.Link | None:
+    try:
+        answers = ip.answers(request)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    found = (device_message.link(data, 0, len(data)) for kind, data in answers if kind == device_message.NEW_LINK)
+    return next(found, None)
 
 
-def _routes(ip: Netlink, index: int) -> Iterator[tuple[Prefix, int]]:
-    """The routes of the main table through the device, and who made each."""
-    for version, family in _FAMILIES.items():
-        for message in ip.get_routes(family=family, oif=index, table=254):
-            if message.get_attr("RTA_OIF") == index:
-                destination = message.get_attr("RTA_DST") or _UNSPECIFIED[version]
-                yield ip_network(f"{destination}/{message['dst_len']}"), message["proto"]
+def _addresses(ip: RouteSocket, index: int) -> Iterator[Interface]:
+    for kind, data in ip.answers(device_message.addresses_of(ip.next_sequence(), index)):
+        found = device_message.address(data, 0, len(data)) if kind == device_message.NEW_ADDRESS else None
+        if found is not None and found[0] == index:
+            interface = found[1]
+            if not (interface.version == 6 and interface.ip.is_link_local):
+                yield interface
+
+
+def _routes(ip: RouteSocket, index: int) -> Iterator[Prefix]:
+    """Our routes through the device."""
+    for version in (4, 6):
+        for route in ip.routes(version, ROUTE_PROTOCOL):
+            if [hop.device for hop in route.hops] == [index]:
+                yield route.prefix
 
 
 def _write_sysctls(wanted: DeviceSettings) -> None:

@@ -146,7 +146,7 @@ def decode(data: bytes, start: int, end: int) -> Found | None:
     if version is None or bits > (32 if version == 4 else 128):
         return None
     destination, gateway, device, hops = bytes(4 if version == 4 else 16), None, 0, None
-    for attribute, value_start, value_end in _attributes(data, start + _START, end):
+    for attribute, value_start, value_end in attributes(data, start + _START, end):
         value = data[value_start:value_end]
         if attribute == _DESTINATION and len(value) == len(destination):
             destination = value
@@ -163,7 +163,8 @@ def decode(data: bytes, start: int, end: int) -> Found | None:
     return Found(kind, port, _prefix(version, destination, bits), protocol, table, hops)
 
 
-def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(type, where it starts, where it ends) of the attributes between two places."""
     while at + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size or length > end - at:
@@ -179,7 +180,7 @@ def _hops(version: int, data: bytes) -> tuple[KernelHop, ...]:
         if length < _HOP.size or length > len(data) - at:
             break
         gateway = None
-        for kind, start, end in _attributes(data, at + _HOP.size, at + length):
+        for kind, start, end in attributes(data, at + _HOP.size, at + length):
             if kind == _GATEWAY:
                 gateway = _address(version, data[start:end])
         found.append(KernelHop(gateway, device))

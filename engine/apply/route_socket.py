@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from engine.apply.route_message import (
     DONE,
     ERROR,
+    HEADER,
     INTERRUPTED,
     MAIN_TABLE,
     NEW_ROUTE,
@@ -80,6 +81,26 @@ class RouteSocket:
                     refused[sequence] = number
                 if sequence == last:
                     return
+
+    def answers(self, message: bytes) -> list[tuple[int, bytes]]:
+        """(type, message) of all that the kernel answers to a request that it acknowledges, or to a listing.
+
+        OSError when it refuses.
+        """
+        sequence = HEADER.unpack_from(message)[3]
+        self._socket.send(message)
+        found: list[tuple[int, bytes]] = []
+        while True:
+            data = self._socket.recv(_RECEIVE)
+            for kind, _, about, start, end in messages(data):
+                if about != sequence:
+                    continue  # of an earlier request that was given up
+                if kind in (DONE, ERROR):
+                    number = error_number(data, start, end)
+                    if number:
+                        raise OSError(number, os.strerror(number))
+                    return found
+                found.append((kind, data[start:end]))
 
     def routes(self, version: int, protocol: int) -> list[Found]:
         """All routes of the main table with this protocol number, as they were at one moment."""

@@ -7,12 +7,13 @@ Never: chooses between addresses; it only puts those of the asked device first.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from engine.apply.links import ALIAS_PREFIX, Netlink, netlink
+from engine.apply.links import ALIAS_PREFIX
 from engine.errors import ConfigError
 from engine.model import Address, Facts, Interface, Underlay
 
@@ -21,6 +22,25 @@ _IPV6_MTU = 24
 _UNUSABLE = 0x08 | 0x20 | 0x40  # duplicate, deprecated, tentative
 _MAIN_TABLE = 254
 DEFAULT_MTU = 1500
+
+
+class Netlink(Protocol):
+    """What we use of pyroute2's IPRoute, which has no types of its own."""
+
+    def link_lookup(self, **attributes: object) -> Sequence[int]: ...
+    def get_links(self, *indices: int) -> Iterable[Any]: ...
+    def get_addr(self, **attributes: object) -> Iterable[Any]: ...
+    def get_routes(self, **attributes: object) -> Iterable[Any]: ...
+
+
+@contextmanager
+def netlink() -> Iterator[Netlink]:
+    """A netlink socket in the calling thread's namespace."""
+    from pyroute2.iproute.linux import IPRoute
+
+    opened: Any = IPRoute  # untyped
+    with opened(groups=0, strict_check=True, ext_ack=True) as route:
+        yield route
 
 
 def look(facts: Facts, interface: str | None) -> Underlay:

@@ -191,7 +191,8 @@ class PodDriver:
         if pod.namespace_id not in (None, seen):
             what = f"network namespace {pod.namespace} is gone" + (", and another took its place" if seen else "")
             raise KernelError(what, where=where, remedy="its runtime removes the pod, or made it anew")
-        self._record.add(Entry(pod.name, pod.namespace, pod.interface))
+        if pod.namespace_id is None:  # the others are written down with their attachment
+            self._record.add(Entry(pod.name, pod.namespace, pod.interface))
         try:
             port, made = run_inside(pod.namespace, lambda: self._open(wanted, settings), where=where)
         except BaseException:

@@ -103,7 +103,9 @@ class Residents:
         self._store = store
         self.close = close
         self._attachments: dict[Key, Attachment] = {}
+        self._pods: dict[Key, Pod] = {}
         self._gone: dict[Key, float] = {}  # since when their namespace is missing
+        self._leaving: set[Key] = set()
         self.forgotten: list[Attachment] = []  # of an earlier boot
         self._load(_boot_id() if boot is None else boot)
 
@@ -123,10 +125,22 @@ class Residents:
         key = _ATTACHMENTS + attachment.handle
         stored = self._store.get(key)
         self._store.put(key, msgspec.json.encode(attachment), stored.revision if stored else 0)
+        self._take(attachment)
+
+    def _take(self, attachment: Attachment) -> None:
+        before = self._pods.get(attachment.key)
+        pod = attachment.as_pod()
         self._attachments[attachment.key] = attachment
+        self._pods[attachment.key] = before if before == pod else pod  # the same object compares faster
+
+    def let_go(self, keys: Iterable[Key]) -> None:
+        """They are no pods any more, but written down until `discard`: their devices may still stand."""
+        self._leaving.update(keys)
 
     def discard(self, key: Key) -> None:
         self._gone.pop(key, None)
+        self._leaving.discard(key)
+        self._pods.pop(key, None)
         if self._attachments.pop(key, None) is not None:
             stored = self._store.get(_ATTACHMENTS + handle(key))
             if stored is not None:
@@ -134,7 +148,8 @@ class Residents:
 
     def pods(self) -> tuple[Pod, ...]:
         """Those that have their namespace, as of the last look."""
-        return tuple(a.as_pod() for key, a in self._attachments.items() if key not in self._gone)
+        absent = self._leaving.union(self._gone)
+        return tuple(pod for key, pod in self._pods.items() if key not in absent)
 
     def look(self, now: float, is_there: Callable[[Attachment], bool] | None = None) -> bool:
         """See which namespaces are still there; whether that changed."""
@@ -173,7 +188,7 @@ class Residents:
                 log.warning("ignoring attachment %s: %s", key, error)
                 continue
             if same:
-                self._attachments[attachment.key] = attachment
+                self._take(attachment)
             else:
                 self.forgotten.append(attachment)
                 self._store.delete(key, entry.revision)
