@@ -101,7 +101,7 @@ class Daemon:
 
     def _listen_to_runtimes(self, config: Config, listening: socket.socket | None, parts: ExitStack) -> None:
         """What was asked for while no daemon ran is done before anything new is."""
-        verbs = Verbs(self._node, open_spool(Path(config.state.directory) / "cni"))
+        verbs = Verbs(self._node, open_spool(Path(_spool_folder(config))))
         parts.callback(verbs.close)
         verbs.collect()
         verbs.forget_earlier_boot()
@@ -252,6 +252,10 @@ class Daemon:
         return f"{words}, {problems} problems" if problems else words
 
     # -- control ---------------------------------------------------------------
+    def _cni(self) -> views.Cni:
+        config = self._node.config
+        return views.Cni(config.cni_socket, _spool_folder(config), len(self._node.residents.attachments))
+
     def _handlers(self) -> dict[str, Handler]:
         node = self._node
 
@@ -278,4 +282,12 @@ class Daemon:
             "reload": plain(reload),
             "takeover": lambda asked: self._agree(cast(TakeoverParameters, asked)),
             "upgrade": plain(self._start_successor),
+            "cni": plain(self._cni),
+            "ipam": plain(node.ipam),
+            "ipam_check": plain(node.ipam_check),
+            "ipam_release": lambda asked: node.ipam_release(**msgspec.structs.asdict(asked)),
         }
+
+
+def _spool_folder(config: Config) -> str:
+    return os.path.join(config.state.directory, "cni")

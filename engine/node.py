@@ -37,6 +37,7 @@ from engine.lockfile import LockFile
 from engine.loop import READ, Loop, Timer
 from engine.model import Address, Desired, Facts, Underlay
 from engine.observe import state
+from engine.pod import accounts
 from engine.pod.addresses import Addresses, open_addresses
 from engine.pod.residents import Attachment, Key, Residents, open_residents
 from engine.version import version
@@ -306,11 +307,7 @@ class Node:
 
     def route_get(self, address: str) -> views.RouteGet:
         """The route that a packet to `address` takes."""
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            remedy = 'write an address such as "10.0.0.1" or "fd00::1"'
-            raise ConfigError(f"{address[:80]!r} is no IP address", where="address", remedy=remedy) from None
+        parsed = _address(address)
         return self.loop.call(lambda: state.route_get(self._running.forwarding, parsed))
 
     def peers(self) -> views.Peers:
@@ -330,6 +327,16 @@ class Node:
 
     def drops(self) -> views.Drops:
         return self.loop.call(lambda: state.drops(self._running.plane.counters()))
+
+    def ipam(self) -> views.Ipam:
+        return self.loop.call(lambda: accounts.show(self.addresses, self.residents))
+
+    def ipam_check(self) -> views.IpamCheck:
+        return self.loop.call(lambda: accounts.check(self.addresses, self.residents, self.config))
+
+    def ipam_release(self, address: str) -> views.IpamReleased:
+        parsed = _address(address)
+        return self.loop.call(lambda: accounts.release(self.addresses, self.residents, parsed))
 
     def problems(self) -> list[views.Problem]:
         complaints = [views.Problem(str(error)) for error in self.complaints.values()]
@@ -514,3 +521,11 @@ class Node:
             problems=self.problems(),
             ports=state.ports(running.forwarding),
         )
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        remedy = 'write an address such as "10.0.0.1" or "fd00::1"'
+        raise ConfigError(f"{text[:80]!r} is no IP address", where="address", remedy=remedy) from None

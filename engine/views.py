@@ -164,3 +164,53 @@ class Upgrade(msgspec.Struct):
     """The process that was started to take over."""
 
     pid: int
+
+
+class Cni(msgspec.Struct):
+    """Where runtimes find the daemon, and what they have asked for."""
+
+    socket: str
+    spool: str
+    attachments: int = 0
+
+
+class IpamPool(msgspec.Struct):
+    prefix: str
+    block_length: int
+    blocks: int  # claimed by this node
+    size: str  # addresses
+    used: int
+    kept: int  # for pods that will come back
+    has_free: bool
+
+
+class IpamAddress(msgspec.Struct):
+    address: str
+    handle: str  # network/container/interface
+    since: float  # seconds since 1970
+    pod: str = ""
+    sticky: str = ""
+
+
+class Ipam(msgspec.Struct):
+    pools: list[IpamPool]
+    addresses: list[IpamAddress]
+    total: int = 0
+
+
+class IpamLeak(msgspec.Struct):
+    """Kinds: leaked (no pod), missing (not taken), twice, outside (in no pool), gone (no namespace)."""
+
+    kind: str
+    address: str
+    handle: str
+    remedy: str
+
+
+class IpamCheck(msgspec.Struct):
+    leaks: list[IpamLeak]
+
+
+class IpamReleased(msgspec.Struct):
+    address: str
+    handle: str  # who had it; empty: nobody

@@ -29,6 +29,8 @@ COMMANDS: dict[str, str] = {
     "routes": "Show the routes, or where one address goes.",
     "peers": "Show the other nodes.",
     "pods": "Show the pods of this node.",
+    "cni": "Put the CNI plugin in place for container runtimes.",
+    "ipam": "Show, check and release the addresses of pods.",
     "counters": "Show packets and bytes by port, and events.",
     "drops": "Show what was dropped, and why.",
     "upgrade": "Put the installed version in the daemon's place, without losing a packet.",

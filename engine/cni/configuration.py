@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, cast
 
@@ -71,20 +71,16 @@ def asked_version(text: bytes) -> str:
     return version
 
 
-def read(text: bytes, arguments: Mapping[str, str], *, strict: bool = True) -> Configuration:
-    """The configuration in `text`; CniError names what cannot be. Not strict: keys that are not known are passed over."""
+def read(text: bytes, arguments: Mapping[str, str]) -> Configuration:
+    """The configuration in `text`; CniError names what cannot be."""
     tree = _decoded(text)
-    version = _version(tree)
-    name = _string(tree, "name")
-    if not _NAME.fullmatch(name):
-        raise CniError(Code.INVALID_CONFIGURATION, "name is not the name of a network", _shown(name))
+    basis = _basis(tree, text)
     runtime = _table(tree, "runtimeConfig")
-    if strict:
-        _refuse_unknown(tree, runtime)
+    _refuse_unknown(tree, runtime)
     conventional = _table(_table(tree, "args"), "cni")
-    return Configuration(
-        version=version,
-        name=name,
+    ipam = _ours(_table(tree, "ipam")) if basis.ipam == OURS else {}
+    return replace(
+        basis,
         default_route=_boolean(tree, "defaultRoute"),
         wanted=_wanted(runtime, conventional, arguments),
         labels=_labels(conventional),
@@ -92,10 +88,25 @@ def read(text: bytes, arguments: Mapping[str, str], *, strict: bool = True) -> C
         bandwidth=_bandwidth(_table(runtime, "bandwidth")),
         dns=_dns(tree, runtime),
         previous=_table(tree, "prevResult") if tree.get("prevResult") is not None else None,
-        valid=_valid(tree),
-        text=text,
-        **_ipam(_table(tree, "ipam"), strict=strict),
+        **ipam,
     )
+
+
+def read_for_removal(text: bytes) -> Configuration:
+    """As much as DEL and GC need: what has been added must go, whatever became of the configuration since."""
+    tree = _decoded(text)
+    return replace(_basis(tree, text), valid=_valid(tree))
+
+
+def _basis(tree: Mapping[str, Any], text: bytes) -> Configuration:
+    version = _version(tree)
+    name = _string(tree, "name")
+    if not _NAME.fullmatch(name):
+        raise CniError(Code.INVALID_CONFIGURATION, "name is not the name of a network", _shown(name))
+    kind = _string(_table(tree, "ipam"), "type") or OURS
+    if not _PLUGIN.fullmatch(kind):
+        raise CniError(Code.INVALID_CONFIGURATION, "ipam.type is not the name of a plugin", _shown(kind))
+    return Configuration(version, name, kind, text=text)
 
 
 # -- the parts -------------------------------------------------------------------
@@ -128,14 +139,10 @@ def _refuse_unknown(tree: Mapping[str, Any], runtime: Mapping[str, Any]) -> None
         raise _unsupported("runtimeConfig.mac", runtime["mac"], "the pod's device is a TUN: it has no MAC address")
 
 
-def _ipam(section: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-    kind = _string(section, "type") or OURS
-    if not _PLUGIN.fullmatch(kind):
-        raise CniError(Code.INVALID_CONFIGURATION, "ipam.type is not the name of a plugin", _shown(kind))
-    if kind != OURS:
-        return {"ipam": kind}
+def _ours(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What our own address management is asked for."""
     for key, value in section.items():
-        if strict and key not in _KNOWN_IPAM:
+        if key not in _KNOWN_IPAM:
             raise _unsupported(f"ipam.{key}", value)
     families = tuple(_list(section, "families"))
     if not all(type(family) is int and family in {4, 6} for family in families) or len(set(families)) < len(families):

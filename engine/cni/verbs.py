@@ -23,7 +23,7 @@ from engine.cni import delegate, planning, sandbox, spool
 from engine.cni.answer import CniError, Code, Reply, Result, failure, nothing, success, versions
 from engine.cni.call import Call, arguments_of
 from engine.cni.checking import check_device, check_previous
-from engine.cni.configuration import OURS, Configuration, asked_version, read, version_of
+from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
 from engine.errors import TowpathError
 from engine.node import Node
 from engine.pod.attach import routes_of
@@ -81,7 +81,7 @@ class Verbs:
 
     def delete_quietly(self, call: Call) -> None:
         """A deletion that nobody waits for."""
-        configuration = read(call.input, {}, strict=False)
+        configuration = read_for_removal(call.input)
         self._delete(call, configuration, _unheard, lambda: None)
 
     # -- one call at a time for an interface --------------------------------------
@@ -110,7 +110,8 @@ class Verbs:
                 answer(versions(asked_version(call.input)), None)
                 done()
                 return
-            configuration = read(call.input, arguments, strict=call.verb not in {"DEL", "GC"})
+            removal = call.verb in {"DEL", "GC"}
+            configuration = read_for_removal(call.input) if removal else read(call.input, arguments)
             verb = {"ADD": self._add, "DEL": self._delete, "CHECK": self._check}.get(call.verb)
             verb = verb or {"GC": self._collect_garbage, "STATUS": self._status}[call.verb]
             verb(call, configuration, answer, done)

@@ -21,7 +21,8 @@ ANSWER_LIMIT = 16 * 1024 * 1024  # bytes of one answer line
 ROUTES_LIMIT = 50_000  # routes of one answer
 
 READING = frozenset({"version", "health", "status", "routes", "route_get", "peers", "pods", "counters", "drops"})
-CHANGING = frozenset({"reload"})
+READING |= {"cni", "ipam", "ipam_check"}
+CHANGING = frozenset({"reload", "ipam_release"})
 SUCCEEDING = frozenset({"takeover", "upgrade"})  # for root and the daemon's own user alone
 
 
@@ -69,12 +70,17 @@ class TakeoverParameters(msgspec.Struct):
     version: str = ""
 
 
+class AddressParameters(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+
+
 PARAMETERS: dict[str, type[msgspec.Struct]] = {
     **dict.fromkeys(READING | CHANGING, NoParameters),
     "routes": RoutesParameters,
     "route_get": RouteGetParameters,
     "takeover": TakeoverParameters,
     "upgrade": NoParameters,
+    "ipam_release": AddressParameters,
 }
 RESULTS: dict[str, type[msgspec.Struct]] = {
     "version": views.Version,
@@ -89,4 +95,8 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "reload": views.Reload,
     "takeover": views.Takeover,
     "upgrade": views.Upgrade,
+    "cni": views.Cni,
+    "ipam": views.Ipam,
+    "ipam_check": views.IpamCheck,
+    "ipam_release": views.IpamReleased,
 }
