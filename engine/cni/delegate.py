@@ -40,7 +40,7 @@ class Delegated:
 def add(name: str, call: Call) -> Delegated:
     """Addresses from the plugin; when it fails, or what it says cannot be used, it is told to take them back."""
     try:
-        return _read(name, run(name, call, "ADD"))
+        return parse(name, run(name, call, "ADD"))
     except CniError:
         try:
             run(name, call, "DEL")
@@ -97,7 +97,7 @@ def _refused(name: str, output: bytes, status: int, complaint: bytes) -> CniErro
     return CniError(code, f"IPAM plugin {name}: {message}", details)
 
 
-def _read(name: str, output: bytes) -> Delegated:
+def parse(name: str, output: bytes) -> Delegated:
     try:
         tree = msgspec.json.decode(output)
         addresses = tuple(ip_interface(entry["address"]).ip for entry in tree["ips"])

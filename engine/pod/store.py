@@ -103,7 +103,8 @@ class FileStore(MemoryStore):
 
     Writes are not synchronised with the disk: what a power failure takes away
     belonged to pods that are gone too. A file is held open by one daemon, which
-    the lock of the state directory sees to.
+    the lock of the state directory sees to; opening it changes nothing, so that
+    a successor may look before it is certain to succeed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -111,6 +112,7 @@ class FileStore(MemoryStore):
         self._file = file
         self._descriptor = -1
         self._size = 0
+        self._is_whole = True  # nothing is torn or damaged: a line can be added
         with self._refusing("cannot be opened"):
             self._open()
 
@@ -128,12 +130,9 @@ class FileStore(MemoryStore):
             raise KernelError(f"has {size} bytes", where=str(self._file), remedy="move it away, and start again")
         data = os.pread(self._descriptor, size, 0)
         self._size, damaged = self._take(data)
+        self._is_whole = not damaged and self._size == size >= len(_HEADER)
         if damaged:
             log.warning("%s: left out %d damaged lines", self._file, damaged)
-        if damaged or self._size < len(_HEADER):
-            self._compact()
-        elif self._size < size:
-            os.ftruncate(self._descriptor, self._size)
 
     def _take(self, data: bytes) -> tuple[int, int]:
         """Take the lines into memory: how many bytes are whole lines, and how many of the lines are damaged."""
@@ -153,7 +152,7 @@ class FileStore(MemoryStore):
 
     def _written(self, key: str, stored: Stored | None) -> None:
         with self._refusing("cannot be written"):
-            if self._size > _SLACK + 2 * self._live():
+            if not self._is_whole or self._size > _SLACK + 2 * self._live():
                 self._compact()
             self._append(_line(key, stored or Stored(b"null", self._revision)))
 
@@ -185,7 +184,7 @@ class FileStore(MemoryStore):
             os.close(descriptor)
             raise
         os.close(self._descriptor)
-        self._descriptor, self._size = descriptor, len(text)
+        self._descriptor, self._size, self._is_whole = descriptor, len(text), True
 
     def _refusing(self, what: str) -> _Refusing:
         return _Refusing(what, self._file)

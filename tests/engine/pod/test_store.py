@@ -140,6 +140,8 @@ def test_a_damaged_line_costs_itself_and_is_told(tmp_path, caplog):
     store = FileStore(tmp_path / "a.journal")
     assert [key for key, _ in store.items("")] == ["k0", "k1", "k3", "k4"]
     assert "left out 1 damaged" in caplog.text
+    assert (tmp_path / "a.journal").read_bytes() == data, "opening changes nothing"
+    store.put("k5", b"5", 0)
     store.close()
     assert b"k2" not in (tmp_path / "a.journal").read_bytes()
 
