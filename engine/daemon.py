@@ -286,6 +286,12 @@ class Daemon:
             "ipam": plain(node.ipam),
             "ipam_check": plain(node.ipam_check),
             "ipam_release": lambda asked: node.ipam_release(**msgspec.structs.asdict(asked)),
+            "policy_explain": lambda asked: node.explain(**msgspec.structs.asdict(asked)),
+            "policy_rules": lambda asked: node.policy_rules(**msgspec.structs.asdict(asked)),
+            "policy_list": plain(node.applied_policies),
+            "policy_apply": lambda asked: node.apply_policy(**msgspec.structs.asdict(asked)),
+            "policy_delete": lambda asked: node.delete_policy(**msgspec.structs.asdict(asked)),
+            "flows": lambda asked: node.flows(**msgspec.structs.asdict(asked)),
         }
 
 

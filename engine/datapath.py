@@ -33,6 +33,7 @@ from engine.apply.plane import (
     make_plane,
 )
 from engine.apply.reconcile import Outcome, Reconciler
+from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
 from engine.pod.attach import PodDriver
 from engine.pod.host import HostDriver
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLANE_KINDS = (Kind.GATEWAY, Kind.PEERS, Kind.ROUTE)  # in our own memory alone
+PLANE_KINDS = (Kind.POLICY, Kind.GATEWAY, Kind.PEERS, Kind.ROUTE)  # in our own memory alone
 
 
 class Datapath:
@@ -55,11 +56,12 @@ class Datapath:
         state: Path,
         *,
         workers: int = 1,
+        flows: FlowsSection | None = None,
         openers: Openers | None = None,
         plane: Plane | None = None,
     ) -> None:
         openers = openers or kernel_openers()
-        self.plane = plane if plane is not None else make_plane(workers)
+        self.plane = plane if plane is not None else make_plane(workers, flows)
         self.forwarding = Forwarding(self.plane)
         self.tunnels = TunnelDriver(self.forwarding, openers.tunnel)
         self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))

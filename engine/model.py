@@ -50,6 +50,19 @@ class NamedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Failsafe:
+    """A port of the host itself that no policy can close, optionally for some addresses only."""
+
+    protocol: int
+    port: int
+    net: Prefix | None = None
+
+    def __str__(self) -> str:
+        name = {6: "tcp", 17: "udp", 132: "sctp"}.get(self.protocol, str(self.protocol))
+        return f"{name}/{self.port}" + (f"@{self.net}" if self.net is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Whom policy takes a pod for. Empty names: those in the pod's name, `namespace/name` or `name` alone."""
 

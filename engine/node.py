@@ -40,6 +40,7 @@ from engine.observe import state
 from engine.pod import accounts
 from engine.pod.addresses import Addresses, open_addresses
 from engine.pod.residents import Attachment, Key, Residents, open_residents
+from engine.policing import Policing
 from engine.version import version
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Node:
         self._openers = openers
         self._plane = plane
         self._datapath: Datapath | None = None
+        self._policing: Policing | None = None
         self._lock: LockFile | None = None
         self._residents: Residents | None = None
         self._addresses: Addresses | None = None
@@ -139,8 +141,13 @@ class Node:
         self._residents, self._addresses = open_residents(directory), open_addresses(directory, self.config)
         self._residents.look(self.loop.clock())
         self._datapath = Datapath(
-            directory, workers=self.config.workers_count, openers=self._openers, plane=self._plane
+            directory,
+            workers=self.config.workers_count,
+            flows=self.config.flows,
+            openers=self._openers,
+            plane=self._plane,
         )
+        self._policing = Policing(self.loop, directory, self._datapath.plane, self._settle_pods)
 
     def _attend_to_everything(self) -> None:
         """From now on see to what the workers, the kernel and the clock have to say."""
@@ -153,6 +160,7 @@ class Node:
         self.loop.watch(running.watch.fileno(), READ, self._pods_changed)
         self.loop.every(CHECK_PAUSE, self._check)
         self.loop.after(AUDIT_PAUSE, self._audit)
+        self.policing.start()
         self._arm_retry()
 
     def estate(self) -> Estate:
@@ -172,6 +180,7 @@ class Node:
 
     def _end(self, leave_datapath: Callable[[Datapath], None], leave_lock: Callable[[LockFile], None]) -> None:
         self.ready = False
+        self._stop_policing()
         if self._bell is not None:
             self.loop.forget(self._bell.fileno())
             self._bell.close()
@@ -264,11 +273,17 @@ class Node:
         return found
 
     def _settle_pods(self) -> None:
-        """As `_enforce`, when only the pods are others."""
-        desired = self._recompute(self._facts(self.config), self._underlay)
+        """As `_enforce`, when only the pods, or the policies about them, are others."""
+        facts = self._facts(self.config)
+        desired = self._computed(facts, self._underlay)
         logged(self._running.apply(desired))
         self._desired = desired
+        self.policing.settled(facts)
         self._arm_retry()
+
+    def _computed(self, facts: Facts, seen: Underlay) -> Desired:
+        own = [interface.ip for interface in local_addresses(facts.node, seen)]
+        return replace(self._recompute(facts, seen), policy=self.policing.enforced(facts, own))
 
     def _facts(self, config: Config) -> Facts:
         """What the file says, and the pods that runtimes attached."""
@@ -338,8 +353,50 @@ class Node:
         parsed = _address(address)
         return self.loop.call(lambda: accounts.release(self.addresses, self.residents, parsed))
 
+    # -- policy ------------------------------------------------------------------
+    @property
+    def policing(self) -> Policing:
+        if self._policing is None:
+            raise TowpathError("the node does not run", remedy="start it first")
+        return self._policing
+
+    def explain(self, source: str, destination: str, service: str = "", source_port: int = 49_152) -> views.Explanation:
+        """Who decides on a connection, by the plane's own lookup. Both sides are `namespace/pod` or an address."""
+        return self.loop.call(lambda: self.policing.explain(source, destination, service, source_port))
+
+    def policy_rules(
+        self, policy: str = "", offset: int = 0, limit: int = 10_000, *, counted: bool = False
+    ) -> views.Rules:
+        """The rules in force in the order of judgement, and what each did."""
+        return self.loop.call(lambda: self.policing.rules(policy, offset, limit, counted=counted))
+
+    def flows(
+        self,
+        within: Iterable[str] = (),
+        protocol: str = "",
+        port: int = -1,
+        cursor: int = 0,
+        limit: int = 1000,
+        *,
+        denied: bool = False,
+    ) -> views.Flows:
+        """A page of the live flows, those at `within` (pods, addresses, prefixes) when any are named."""
+        return self.loop.call(lambda: self.policing.flows(within, protocol, port, cursor, limit, denied=denied))
+
+    def apply_policy(self, text: str) -> views.PolicyDocuments:
+        """Take documents (YAML or JSON), put them in force, and keep them over a restart."""
+        return self.loop.call(lambda: self.policing.apply(text))
+
+    def delete_policy(self, kind: str, name: str, namespace: str = "default") -> views.PolicyDocuments:
+        return self.loop.call(lambda: self.policing.delete(kind, name, namespace))
+
+    def applied_policies(self) -> views.PolicyDocuments:
+        return self.loop.call(self.policing.applied)
+
     def problems(self) -> list[views.Problem]:
         complaints = [views.Problem(str(error)) for error in self.complaints.values()]
+        if self._policing is not None:
+            complaints += self._policing.problems()
         failures = self._running.reconciler.failures if self._datapath else []
         return [*complaints, *state.problems(failures, time.monotonic())]
 
@@ -357,6 +414,7 @@ class Node:
             raise outcome.failed[0].error
         logged(outcome)
         self.config, self._desired = config, desired
+        self.policing.settled(self._facts(config))
         self._check_forwarding()
         self.applied += 1
         self._arm_retry()
@@ -368,7 +426,8 @@ class Node:
         facts = self._facts(config)
         self._underlay = underlay.look(facts, config.node.interface)
         self._check_underlay(facts, self._underlay)
-        return self._recompute(facts, self._underlay)
+        self.policing.configure(config)
+        return self._computed(facts, self._underlay)
 
     def _check_underlay(self, facts: Facts, seen: Underlay) -> None:
         """A node that has peers needs an address to reach them from."""
@@ -389,7 +448,7 @@ class Node:
     def _say_what_needs_a_restart(self, config: Config) -> None:
         changed = [
             section
-            for section in ("workers", "control", "cni", "state", "health")
+            for section in ("workers", "control", "cni", "state", "health", "flows")
             if getattr(config, section) != getattr(self.config, section)
         ]
         error = None
@@ -399,6 +458,11 @@ class Node:
         self.complain("restart", error)
 
     # -- while it runs ---------------------------------------------------------
+    def _stop_policing(self) -> None:
+        if self._policing is not None:
+            self._policing.stop()
+            self._policing = None
+
     def _attend(self, events: int) -> None:
         """The workers noticed something: a device that went away, a path that carries less than thought."""
         smaller: list[Address] = []
@@ -514,6 +578,7 @@ class Node:
             pods=len(self._desired.pods),
             peers=len(facts.peers),
             routes=len(running.forwarding.routes),
+            policies=self.policing.policies,
             received=counters.received,
             sent=counters.sent,
             dropped=sum(counters.drops.values()),

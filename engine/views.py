@@ -54,6 +54,7 @@ class Status(msgspec.Struct):
     applied: int  # states applied since start
     problems: list[Problem] = []
     ports: list[PortStatus] = []
+    policies: int = 0
 
 
 class PortStatus(msgspec.Struct):
@@ -214,3 +215,97 @@ class IpamCheck(msgspec.Struct):
 class IpamReleased(msgspec.Struct):
     address: str
     handle: str  # who had it; empty: nobody
+
+
+# -- policy --------------------------------------------------------------------
+class Decision(msgspec.Struct):
+    """What one side says to a connection, and what of it decided."""
+
+    direction: str  # egress, ingress
+    allowed: bool
+    why: str  # rule, end-of-tier, refused, profile, default, own-node, failsafe, self, outside
+    tier: str = ""
+    policy: str = ""
+    rule: int = -1  # its place in the list of its direction
+    name: str = ""  # the rule's own, or why the policy is refused
+    here: bool = True  # false: another node judges it; this is what it would say if it knew what we know
+
+
+class Explanation(msgspec.Struct):
+    source: str
+    destination: str
+    source_address: str
+    destination_address: str
+    protocol: str  # tcp/80
+    allowed: bool
+    egress: Decision
+    ingress: Decision
+    flow: bool = False  # such a connection is known now
+    staged_allowed: bool | None = None  # None: no staged policies, or they change nothing
+    staged_egress: Decision | None = None
+    staged_ingress: Decision | None = None
+
+
+class Rule(msgspec.Struct):
+    """A rule in force, or the end of a tier, with what it did since the start."""
+
+    tier: str
+    policy: str
+    direction: str
+    rule: int
+    action: str  # allow, deny, pass, log
+    why: str = "rule"
+    name: str = ""
+    pods: int = -1  # how many endpoints it is asked for on this node; -1: not counted
+    flows: int = 0  # opened, or kept out
+    packets: int = 0
+    bytes: int = 0
+
+
+class Rules(msgspec.Struct):
+    rules: list[Rule]
+    total: int
+
+
+class Flow(msgspec.Struct):
+    """One direction-less flow: source is who opened it."""
+
+    source: str
+    destination: str
+    protocol: str
+    source_port: int
+    destination_port: int
+    state: str
+    verdict: str  # allowed, denied
+    source_name: str = ""
+    destination_name: str = ""
+    egress: str = ""  # what let it out, in words
+    ingress: str = ""
+    packets: int = 0  # from the opener
+    bytes: int = 0
+    reply_packets: int = 0
+    reply_bytes: int = 0
+    age: float = 0.0  # seconds
+    idle: float = 0.0
+    expires: float = 0.0
+    generation: int = 0
+
+
+class Flows(msgspec.Struct):
+    """`cursor`: where the next page begins; None: this was the last."""
+
+    flows: list[Flow]
+    cursor: int | None = None
+    live: int = 0
+    capacity: int = 0
+
+
+class PolicyDocument(msgspec.Struct):
+    kind: str
+    namespace: str
+    name: str
+    version: str = ""
+
+
+class PolicyDocuments(msgspec.Struct):
+    documents: list[PolicyDocument]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
 from engine.apply.route_change import RouteChange
+from engine.config.schema import FlowsSection
 from engine.desired.policy.enforced import Enforced
 from engine.errors import TowpathError
 from engine.model import Address, Prefix, TunnelPort, Via
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fastpath.port.raw import RawPort
     from fastpath.port.udp import UdpPort
     from fastpath.table.policy import PolicyImage
-    from fastpath.values import Adjacency, Tunnel
+    from fastpath.values import Adjacency, FlowSettings, Tunnel
 
 Owner = tuple[Literal["tunnel", "pod", "host"], str]
 AdjacencyKey = tuple[Hashable, ...]
@@ -108,10 +109,27 @@ def _tunnel_port(wanted: TunnelPort) -> tuple[type[UdpPort | RawPort], Tunnel]:
     return (RawPort if wanted.encapsulation == "ipip" else UdpPort), tunnel
 
 
-def make_plane(workers: int) -> Plane:
+def make_plane(workers: int, flows: FlowsSection | None = None) -> Plane:
     from fastpath.plane import Plane
 
-    return Plane(workers=workers)
+    return Plane(workers=workers, flows=None if flows is None else _flow_settings(flows))
+
+
+def _flow_settings(flows: FlowsSection) -> FlowSettings:
+    from msgspec.structs import asdict
+
+    from fastpath.values import FlowSettings
+
+    return FlowSettings(
+        capacity=flows.capacity,
+        quota=flows.quota,
+        timeouts={} if flows.timeouts is None else asdict(flows.timeouts),
+        pickup=flows.pickup,
+        on_policy_change=flows.on_policy_change,
+        track=flows.track,
+        events=frozenset(flows.log_events if flows.log is not None else ()),
+        events_per_second=flows.log_rate,
+    )
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from ipaddress import (
 )
 from typing import Any, NewType
 
-from engine.model import Address, Interface, NamedPort, Prefix
+from engine.model import Address, Failsafe, Interface, NamedPort, Prefix
 
 PORT_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 NAMED_NAMESPACES = "/run/netns"  # where `ip netns add` keeps them
@@ -254,6 +254,14 @@ def named_port(text: str) -> NamedPort:
     return NamedPort(match[1], PORT_PROTOCOLS[match[3] or "tcp"], int(match[2]))
 
 
+def failsafe(text: str) -> Failsafe:
+    head, at, net = text.partition("@")
+    match = re.fullmatch(r"(tcp|udp|sctp)/([0-9]{1,5})", head)
+    if match is None or int(match[2]) > 65535:
+        raise Mistake(f"{quote(text)} is not a failsafe port", 'write it like "tcp/22" or "tcp/22@10.0.0.0/8"')
+    return Failsafe(PORT_PROTOCOLS[match[1]], int(match[2]), prefix(net) if at else None)
+
+
 _LABEL = re.compile(r"[ -~]{1,512}")
 
 
@@ -277,6 +285,7 @@ LEAVES: dict[Any, Leaf] = {
         named_port, "a named port", '"http:8080"', {"pattern": f"^{_PORT_NAME}:[0-9]{{1,5}}(/(tcp|udp|sctp))?$"}
     ),
     BitRate: Leaf(bit_rate, "a rate in bits per second", '"100M"', {"pattern": "^[0-9]{1,13}[kMG]?$"}),
+    Failsafe: Leaf(failsafe, "a failsafe port", '"tcp/22"', {"pattern": "^(tcp|udp|sctp)/[0-9]{1,5}(@.+)?$"}),
     Mac: Leaf(mac, "a MAC address", '"66:07:02:c1:cc:60"', {"pattern": "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"}),
     Name: Leaf(name, "a name", '"node-a"', {"minLength": 1, "maxLength": 253}),
     PodName: Leaf(pod_name, "a name", '"default/web"', {"minLength": 1, "maxLength": 507}),

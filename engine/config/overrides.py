@@ -31,6 +31,7 @@ def settable() -> dict[str, Key]:
         for table in keys(Config).values()
         if is_table(table.kind) and not table.is_list
         for key in keys(table.kind).values()
+        if not is_table(key.kind)
     }
 
 

@@ -14,12 +14,13 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from engine.config.gateway import first_host4, first_host6
-from engine.config.leaf import BitRate, DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName
+from engine.config.leaf import BitRate, DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName, failsafe
 from engine.model import (
     Address,
     Bandwidth,
     EncapsulationName,
     Facts,
+    Failsafe,
     HostPort,
     Identity,
     Interface,
@@ -40,6 +41,15 @@ from engine.model import (
 Dscp = Literal["copy", "clear"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
+Stance = Literal["allow", "deny"]
+Track = Literal["policy", "always"]
+OnPolicyChange = Literal["keep", "revalidate"]
+FlowEvent = Literal["new", "denied", "closed", "logged"]
+Seconds = Annotated[int, Meta(ge=1, le=30 * 86_400, description="Seconds after its last packet.")]
+
+
+def _failsafes(texts: str) -> tuple[Failsafe, ...]:
+    return tuple(map(failsafe, texts.split()))
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,6 +280,73 @@ class LogSection(Section, frozen=True, kw_only=True):
     )
 
 
+class PolicySection(Section, frozen=True, kw_only=True):
+    """Who may talk to whom."""
+
+    files: Annotated[
+        tuple[FilePath, ...],
+        Meta(description="Files, and folders of files, with policies, pods and namespaces; watched."),
+    ] = ()
+    default: Annotated[Stance, Meta(description="What holds for a pod that no policy selects.")] = "allow"
+    failsafe_in: Annotated[
+        tuple[Failsafe, ...], Meta(description="Ports of host endpoints that stay reachable whatever policies say.")
+    ] = _failsafes("tcp/22 tcp/179 tcp/2379 tcp/2380 tcp/5473 tcp/6443 tcp/6666 tcp/6667 udp/68")
+    failsafe_out: Annotated[
+        tuple[Failsafe, ...], Meta(description="Ports that host endpoints may reach whatever policies say.")
+    ] = _failsafes("tcp/179 tcp/2379 tcp/2380 tcp/5473 tcp/6443 tcp/6666 tcp/6667 udp/53 udp/67")
+
+
+class TimeoutsSection(Section, frozen=True, kw_only=True):
+    """How long a flow without packets is remembered, in seconds, by Linux's names."""
+
+    tcp_syn_sent: Seconds = 120
+    tcp_syn_recv: Seconds = 60
+    tcp_established: Seconds = 432_000
+    tcp_fin_wait: Seconds = 120
+    tcp_close_wait: Seconds = 60
+    tcp_last_ack: Seconds = 30
+    tcp_time_wait: Seconds = 120
+    tcp_close: Seconds = 10
+    tcp_unacknowledged: Seconds = 300
+    udp: Seconds = 30
+    udp_stream: Seconds = 120
+    icmp: Seconds = 30
+    sctp_cookie_wait: Seconds = 3
+    sctp_cookie_echoed: Seconds = 3
+    sctp_established: Seconds = 210
+    sctp_shutdown: Seconds = 3
+    sctp_closed: Seconds = 10
+    generic: Seconds = 600
+
+
+class FlowsSection(Section, frozen=True, kw_only=True):
+    """What is remembered of connections."""
+
+    capacity: Annotated[
+        int, Meta(ge=1024, le=1 << 24, description="Flows of each IP version; memory is taken as it is used.")
+    ] = 262_144
+    quota: Annotated[
+        int | None,
+        Meta(ge=1, le=1 << 24, description="Flows one address may open; a quarter of the capacity when absent."),
+    ] = None
+    track: Annotated[
+        Track, Meta(description="Whether flows are known only while some policy selects somebody, or always.")
+    ] = "policy"
+    on_policy_change: Annotated[
+        OnPolicyChange,
+        Meta(description="Whether established flows are kept until they close, or judged again by the new policy."),
+    ] = "keep"
+    timeouts: Annotated[TimeoutsSection | None, Meta(description="How long a flow without packets is remembered.")] = (
+        None
+    )
+    pickup: Annotated[bool, Meta(description="Whether a TCP or SCTP connection may become known in its middle.")] = True
+    log: Annotated[FilePath | None, Meta(description="The file of the flow log, one JSON object a line.")] = None
+    log_events: Annotated[tuple[FlowEvent, ...], Meta(description="What is logged.")] = ("denied", "logged")
+    log_rate: Annotated[
+        int, Meta(ge=1, le=100_000, description="Most lines a second of each worker; the rest is counted.")
+    ] = 1000
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The configuration of a Towpath node."""
 
@@ -285,6 +362,8 @@ class Config(Section, frozen=True, kw_only=True):
     state: Annotated[StateSection, Meta(description="What outlives the daemon.")] = StateSection()
     health: Annotated[HealthSection, Meta(description="Health over HTTP.")] = HealthSection()
     log: Annotated[LogSection, Meta(description="What the daemon says.")] = LogSection()
+    policy: Annotated[PolicySection, Meta(description="Who may talk to whom.")] = PolicySection()
+    flows: Annotated[FlowsSection, Meta(description="What is remembered of connections.")] = FlowsSection()
     peers: Annotated[tuple[PeerSection, ...], Meta(description="The other nodes.")] = ()
     pods: Annotated[tuple[PodSection, ...], Meta(description="The pods of this node.")] = ()
     routes: Annotated[tuple[RouteSection, ...], Meta(description="Static routes.")] = ()

@@ -19,10 +19,13 @@ PROTOCOL = 1
 REQUEST_LIMIT = 64 * 1024  # bytes of one request line, its end included
 ANSWER_LIMIT = 16 * 1024 * 1024  # bytes of one answer line
 ROUTES_LIMIT = 50_000  # routes of one answer
+RULES_LIMIT = 40_000
+FLOWS_LIMIT = 20_000
 
 READING = frozenset({"version", "health", "status", "routes", "route_get", "peers", "pods", "counters", "drops"})
 READING |= {"cni", "ipam", "ipam_check"}
-CHANGING = frozenset({"reload", "ipam_release"})
+READING |= {"policy_explain", "policy_rules", "policy_list", "flows"}
+CHANGING = frozenset({"reload", "ipam_release", "policy_apply", "policy_delete"})
 SUCCEEDING = frozenset({"takeover", "upgrade"})  # for root and the daemon's own user alone
 
 
@@ -58,6 +61,39 @@ class RoutesParameters(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=0, le=ROUTES_LIMIT)] = 10_000
 
 
+class ExplainParameters(msgspec.Struct, forbid_unknown_fields=True):
+    source: str  # namespace/pod, a host endpoint, or an address
+    destination: str
+    service: str = ""  # tcp/80, udp/53, icmp/8/0, 47
+    source_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 49_152
+
+
+class RulesParameters(msgspec.Struct, forbid_unknown_fields=True):
+    policy: str = ""  # part of its name
+    counted: bool = False  # only those that did something
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=0, le=RULES_LIMIT)] = 10_000
+
+
+class FlowsParameters(msgspec.Struct, forbid_unknown_fields=True):
+    within: list[str] = []  # pods, addresses or prefixes, one of which holds one of both ends
+    protocol: str = ""
+    port: Annotated[int, msgspec.Meta(ge=-1, le=65_535)] = -1
+    denied: bool = False
+    cursor: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=FLOWS_LIMIT)] = 1000
+
+
+class ApplyParameters(msgspec.Struct, forbid_unknown_fields=True):
+    text: str  # YAML or JSON
+
+
+class DeleteParameters(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    name: str
+    namespace: str = "default"
+
+
 class RouteGetParameters(msgspec.Struct, forbid_unknown_fields=True):
     address: str
 
@@ -81,6 +117,11 @@ PARAMETERS: dict[str, type[msgspec.Struct]] = {
     "takeover": TakeoverParameters,
     "upgrade": NoParameters,
     "ipam_release": AddressParameters,
+    "policy_explain": ExplainParameters,
+    "policy_rules": RulesParameters,
+    "flows": FlowsParameters,
+    "policy_apply": ApplyParameters,
+    "policy_delete": DeleteParameters,
 }
 RESULTS: dict[str, type[msgspec.Struct]] = {
     "version": views.Version,
@@ -99,4 +140,10 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "ipam": views.Ipam,
     "ipam_check": views.IpamCheck,
     "ipam_release": views.IpamReleased,
+    "policy_explain": views.Explanation,
+    "policy_rules": views.Rules,
+    "policy_list": views.PolicyDocuments,
+    "policy_apply": views.PolicyDocuments,
+    "policy_delete": views.PolicyDocuments,
+    "flows": views.Flows,
 }

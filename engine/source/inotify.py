@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import struct
+from collections.abc import Iterable
 
 IN_ATTRIB = 0x004
 IN_CLOSE_WRITE = 0x008
@@ -29,6 +30,7 @@ IN_MASK_ADD = 0x20000000
 
 _NAMES = IN_MOVED | IN_CREATE | IN_DELETE | IN_ONLYDIR  # a name may mean something else
 _CONTENT = IN_CLOSE_WRITE | IN_ATTRIB | IN_ONLYDIR | IN_MASK_ADD  # the file itself may have changed
+_INSIDE = IN_MOVED | IN_CREATE | IN_DELETE | IN_CLOSE_WRITE | IN_ATTRIB | IN_ONLYDIR  # anything in a directory
 _ALWAYS = IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
@@ -44,6 +46,43 @@ def _call(name: str, *arguments: int | bytes) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+class FolderWatch:
+    """Tells when something in some directories may have changed. As PathWatch, OSError when there is no inotify."""
+
+    def __init__(self) -> None:
+        self._file = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+        self._watches: dict[int, str] = {}
+
+    def fileno(self) -> int:
+        return self._file
+
+    def follow(self, folders: Iterable[str]) -> None:
+        """Watch these and no others. One that is not there, or may not be read, is left out."""
+        before, self._watches = self._watches, {}
+        for folder in folders:
+            try:
+                self._watches[_call("inotify_add_watch", self._file, os.fsencode(folder), _INSIDE)] = folder
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.EACCES}:
+                    raise
+        for watch in before.keys() - self._watches.keys():
+            _libc.inotify_rm_watch(self._file, watch)
+
+    def drain(self) -> bool:
+        """Take up all events; whether there were any."""
+        found = False
+        while True:
+            try:
+                found |= bool(os.read(self._file, _BUFFER))
+            except BlockingIOError:
+                return found
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class PathWatch:

@@ -337,7 +337,7 @@ cdef class PolicyImage:
         require(len(start) == len(classes) > 0, "ranges of unlike lengths")
         require((np.asarray(labels) < self.n_classes).all() and (classes < self.n_classes).all(), "a class")
         known = np.asarray(groups)
-        require(((known < self.n_groups) | (known == NO_GROUP)).all(), "a group")
+        require(((known < self.n_groups) | (known == <uint32_t>NO_GROUP)).all(), "a group")
         while capacity < 2 * len(pairs):
             capacity *= 2
         table = <policy_entry *>calloc(capacity, sizeof(policy_entry))

@@ -29,7 +29,6 @@ from engine.desired.policy.model import (
     CalicoRule,
     Direction,
     Entity,
-    Failsafe,
     IcmpMatch,
     KubernetesPolicy,
     PeerRule,
@@ -43,6 +42,7 @@ from engine.desired.policy.model import (
 from engine.desired.policy.order import ACCOUNT_LABEL, ACCOUNT_PREFIX, NAMESPACE_LABEL, namespace_scope
 from engine.desired.policy.selector import In, Selector, equals, every, prefixed
 from engine.desired.policy.sets import ANY, OWN_NODE, Known, Listed, Literal, Named, Part, PodsIn, SetTable
+from engine.model import Failsafe
 
 SOURCE, DESTINATION, LOW, HIGH, SOURCE_LOW, SOURCE_HIGH, FAMILY, ACTION, RULE = range(9)
 COLUMNS: Final = 9

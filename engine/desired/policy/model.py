@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from engine.desired.policy.selector import EVERYTHING, Selector
-from engine.model import Address, NamedPort, Prefix
+from engine.model import Address, Failsafe, NamedPort, Prefix
 
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: Final[tuple[Direction, Direction]] = ("ingress", "egress")
@@ -297,15 +297,6 @@ BUILT_IN_TIERS: Final = (
     Tier("kube-baseline", 10_000_000.0, Action.PASS),
 )
 KUBERNETES_ORDER: Final = 1000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failsafe:
-    """A port of the host itself that no policy can close, optionally for some addresses only."""
-
-    protocol: int
-    port: int
-    net: Prefix | None = None
 
 
 FAILSAFE_IN: Final = (

@@ -1,0 +1,74 @@
+"""What one node knows of everybody: documents, and the facts about its own pods and peers.
+
+Owns: what becomes of a pod that both speak of, and which addresses mean a node.
+Never: reads a document or decides anything.
+Invariant: of a pod of this node the addresses are those of the facts; a
+document can add labels and ports to it, and take nothing away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from engine.desired.addressing import host_addresses
+from engine.desired.policy.model import ClusterNode, Endpoint, Snapshot
+from engine.model import Address, Facts, Pod
+
+DEFAULT_NAMESPACE = "default"
+
+
+def names_of(pod: Pod) -> tuple[str, str]:
+    """Namespace and name, as Kubernetes has them."""
+    namespace, slash, name = pod.name.partition("/")
+    if not slash:
+        namespace, name = DEFAULT_NAMESPACE, pod.name
+    return pod.identity.namespace or namespace, pod.identity.name or name
+
+
+class Locality:
+    """Puts the facts of one node over documents, again and again; what did not change stays the same object."""
+
+    def __init__(self) -> None:
+        self._pods: dict[tuple[Pod, str], tuple[Endpoint | None, Endpoint]] = {}
+
+    def snapshot(self, documents: Snapshot, facts: Facts, own: Iterable[Address]) -> Snapshot:
+        """`own`: the addresses of this node on the underlay."""
+        endpoints = dict(documents.endpoints)
+        kept: dict[tuple[Pod, str], tuple[Endpoint | None, Endpoint]] = {}
+        for pod in facts.pods:
+            key = "/".join(names_of(pod))
+            written = documents.endpoints.get(key)
+            known = self._pods.get((pod, facts.node.name))
+            if known is None or known[0] is not written:
+                known = (written, _endpoint(pod, facts.node.name, written))
+            kept[pod, facts.node.name] = known
+            endpoints[key] = known[1]
+        self._pods = kept
+        return replace(documents, endpoints=endpoints, nodes=_nodes(documents, facts, own))
+
+
+def _endpoint(pod: Pod, node: str, written: Endpoint | None) -> Endpoint:
+    namespace, name = names_of(pod)
+    identity = pod.identity
+    labels, ports, account = dict(identity.labels), identity.ports, identity.service_account
+    if written is not None:
+        labels = {**written.labels, **labels}
+        ports = (*ports, *(port for port in written.ports if port not in ports))
+        if account == DEFAULT_NAMESPACE and written.service_account:
+            account = written.service_account
+    return Endpoint(
+        name, namespace, labels, pod.addresses, ports, node, account,
+        profiles=None if written is None else written.profiles,
+    )  # fmt: skip
+
+
+def _nodes(documents: Snapshot, facts: Facts, own: Iterable[Address]) -> dict[str, ClusterNode]:
+    """Every address that means a node: those written down, the underlay's, and ours among the pods."""
+    nodes = dict(documents.nodes)
+    hosts = (interface.ip for interface in host_addresses(facts.node, facts.overlay)) if facts.host.enabled else ()
+    found = {facts.node.name: (*own, *hosts), **{peer.name: peer.underlay for peer in facts.peers}}
+    for name, addresses in found.items():
+        known = nodes.get(name) or ClusterNode(name)
+        nodes[name] = replace(known, addresses=tuple(dict.fromkeys((*known.addresses, *addresses))))
+    return nodes
