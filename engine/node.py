@@ -14,7 +14,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -239,9 +239,9 @@ class Node:
             raise TowpathError("the node does not run", remedy="start it first")
         return self._addresses
 
-    def attach(self, attachment: Attachment) -> int:
-        """Make the pod's device now and keep it until `detach`; its MTU. TowpathError: nothing is left of it."""
-        return self.loop.call(lambda: self._attach(attachment))
+    def attach(self, *attachments: Attachment) -> list[int | TowpathError]:
+        """Make the pods' devices now and keep them until `detach`: of each its MTU, or why nothing is left of it."""
+        return self.loop.call(lambda: self._attach(attachments))
 
     def detach(self, keys: Iterable[Key]) -> list[Attachment]:
         """Remove the devices and forget the attachments; those that there were."""
@@ -251,17 +251,28 @@ class Node:
         """How the pod's device is; None: gone. KernelError when the pod is not attached."""
         return self.loop.call(lambda: self._running.pods.look(name))
 
-    def _attach(self, attachment: Attachment) -> int:
-        self.residents.put(attachment)
+    def _attach(self, attachments: Sequence[Attachment]) -> list[int | TowpathError]:
+        """All in one pass: what a pass costs beside its pods is paid once."""
         try:
+            for attachment in attachments:
+                if self.residents.get(attachment.key) != attachment:
+                    self.residents.put(attachment)
             self._settle_pods()
-            error = self._running.reconciler.failure_of(Kind.POD, attachment.pod)
-            if error is not None:
-                raise error
         except BaseException:
-            self._detach([attachment.key])
+            self._detach([attachment.key for attachment in attachments])
             raise
-        return self._running.pods.attachments[attachment.pod].device.mtu
+        found = [self._attached(attachment) for attachment in attachments]
+        failed = [a.key for a, mtu in zip(attachments, found, strict=True) if isinstance(mtu, TowpathError)]
+        if failed:
+            self._detach(failed)
+        return found
+
+    def _attached(self, attachment: Attachment) -> int | TowpathError:
+        error = self._running.reconciler.failure_of(Kind.POD, attachment.pod)
+        device = self._running.pods.attachments.get(attachment.pod)
+        if error is None and device is None:
+            error = TowpathError("is not attached", where=f"pod {attachment.pod}", remedy="see the daemon's log")
+        return error or (device.device.mtu if device else 0)
 
     def _detach(self, keys: list[Key]) -> list[Attachment]:
         found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]

@@ -199,17 +199,7 @@ class Reconciler:
             self._note(operation, error or refused.get(operation.key), outcome)
 
     def _tried(self, work: Callable[[], None], operation: Operation) -> TowpathError | None:
-        """What came of the work, if it was not success."""
-        try:
-            work()
-        except TowpathError as error:
-            return error
-        except OSError as error:
-            return KernelError(error.strerror or str(error), where=str(operation.key))
-        except Exception as error:  # a fault of ours must not stop unrelated objects
-            log.exception("%s failed unexpectedly", operation)
-            return TowpathError(f"internal error: {error!r}", where=str(operation.key), remedy="please report this")
-        return None
+        return tried(work, str(operation.key))
 
     def _note(self, operation: Operation, error: TowpathError | None, outcome: Outcome) -> None:
         if error is not None:
@@ -250,3 +240,17 @@ class Reconciler:
         for kind, key in list(self._failures):
             if kind in kinds and (kind, key) not in open_keys:
                 del self._failures[kind, key]
+
+
+def tried(work: Callable[[], object], where: str) -> TowpathError | None:
+    """What came of the work, if it was not success: a fault of ours must not stop unrelated objects."""
+    try:
+        work()
+    except TowpathError as error:
+        return error
+    except OSError as error:
+        return KernelError(error.strerror or str(error), where=where)
+    except Exception as error:
+        log.exception("%s failed unexpectedly", where)
+        return TowpathError(f"internal error: {error!r}", where=where, remedy="please report this")
+    return None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from engine.cni.call import Call, arguments_of
 from engine.cni.checking import check_device, check_previous
 from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
 from engine.errors import TowpathError
+from engine.model import Address
 from engine.node import Node
 from engine.pod.attach import routes_of
 from engine.pod.ipam.allocator import NoAddressError, TakenError
@@ -49,6 +50,8 @@ class Verbs:
         self._node = node
         self._spool = spool_folder
         self._lanes: dict[Lane, deque[Callable[[], None]]] = {}
+        self._arriving: list[tuple[Attachment, Callable[[int | TowpathError], None]]] = []
+        self._leaving: list[tuple[Attachment, Callable[[], None]]] = []
         self._aside_now = 0  # works in threads whose end the loop has not seen
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-ipam")
 
@@ -163,13 +166,22 @@ class Verbs:
             self._fail(call, error, answer, done)
 
         def attach(given: delegate.Delegated) -> None:
+            def attached(mtu: int | TowpathError) -> None:
+                if isinstance(mtu, TowpathError):
+                    self._take_back_addresses(call, configuration, given, lambda: failed(mtu))
+                else:
+                    reply = success(_result(attachment, mtu, given, configuration), configuration.version)
+                    answer(reply, lambda acknowledged: self._ended(attachment, done, acknowledged=acknowledged))
+
             try:
-                reply, attachment = self._attach(call, configuration, seen, given)
+                attachment = self._plan(call, configuration, seen, given)
+                self._node.residents.put(attachment)
             except Exception as error:  # noqa: BLE001 - the addresses go back, whatever it was
                 problem = error
                 self._take_back_addresses(call, configuration, given, lambda: failed(problem))
-                return
-            answer(reply, lambda acknowledged: self._ended(attachment, done, acknowledged=acknowledged))
+            else:
+                self._arriving.append((attachment, attached))
+                self._soon(self._arriving, self._attach_arriving)
 
         if configuration.ipam == OURS:
             attach(self._assign(call, configuration))
@@ -200,19 +212,46 @@ class Verbs:
             raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
         return delegate.Delegated(given, configuration.routes, {})
 
-    def _attach(
+    # -- what came in one turn is done in one pass ------------------------------------
+    def _soon(self, queue: list[Any], work: Callable[[], None]) -> None:
+        if len(queue) == 1:
+            self._node.loop.call_soon(work)
+
+    def _attach_arriving(self) -> None:
+        arriving, self._arriving = self._arriving, []
+        try:
+            found = self._node.attach(*(attachment for attachment, _ in arriving))
+        except Exception as error:  # each has to be answered, whatever it was
+            log.exception("%d pods could not be attached", len(arriving))
+            found = [TowpathError(str(error), where="daemon", remedy="see its log")] * len(arriving)
+        for (_, attached), mtu in zip(arriving, found, strict=True):
+            attached(mtu)
+
+    def _detach_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        try:
+            self._detach(attachment for attachment, _ in leaving)
+        except Exception:
+            log.exception("%d pods could not be detached", len(leaving))
+        for _, detached in leaving:
+            detached()
+
+    # -- the parts of ADD ----------------------------------------------------------
+    def _plan(
         self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: delegate.Delegated
-    ) -> tuple[Reply, Attachment]:
+    ) -> Attachment:
         node = self._node
-        used = {address for other in node.residents.attachments for address in other.ip_addresses()}
-        used |= {address for pod in node.config.pods for address in pod.addresses}
+        used: set[Address] = set()
+        if configuration.ipam != OURS:  # ours gives nothing twice
+            used = {address for other in node.residents.attachments for address in other.ip_addresses()}
+            used |= {address for pod in node.config.pods for address in pod.addresses}
         planning.check_addresses(given.addresses, node.config, used)
         network = planning.network_of(node.config)
         routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
         delegated = configuration.ipam != OURS
         namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
         label = planning.label(configuration, namespace, name)
-        attachment = Attachment(
+        return Attachment(
             network=configuration.name,
             container=call.container,
             interface=call.interface,
@@ -231,11 +270,6 @@ class Verbs:
             search_path=call.search_path,
             since=round(time.time(), 3),
         )
-        mtu = node.attach(attachment)
-        dns = {**given.dns, **configuration.dns}
-        through = routes_of(attachment.as_pod())
-        result = Result(call.interface, call.namespace, mtu, given.addresses, through, dns)
-        return success(result, configuration.version), attachment
 
     def _take_back_addresses(
         self, call: Call, configuration: Configuration, given: delegate.Delegated, then: Callable[[], None]
@@ -270,14 +304,20 @@ class Verbs:
             else:
                 self._fail(call, error, answer, done)
 
-        if attachment is not None and attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
-            self._detach([attachment])
-        elif attachment is not None:
-            self._forget([attachment], _ignored)  # the configuration was changed since
-        if configuration.ipam == OURS:
-            ended(None)
-        else:
-            self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), lambda _: ended(None), ended)
+        def detached() -> None:
+            if configuration.ipam == OURS:
+                ended(None)
+            else:
+                self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), lambda _: ended(None), ended)
+
+        same = "" if configuration.ipam == OURS else configuration.ipam
+        if attachment is None:
+            detached()
+        elif attachment.ipam == same:
+            self._leaving.append((attachment, detached))
+            self._soon(self._leaving, self._detach_leaving)
+        else:  # the configuration was changed since
+            self._forget([attachment], lambda _: detached())
 
     def _collect_garbage(
         self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]
@@ -394,6 +434,12 @@ def _ignored(error: Exception | None) -> None:
 
 def _unheard(reply: Reply, ended: Ended | None) -> None:
     """The answer of a call that nobody made."""
+
+
+def _result(attachment: Attachment, mtu: int, given: delegate.Delegated, configuration: Configuration) -> Result:
+    dns = {**given.dns, **configuration.dns}
+    through = routes_of(attachment.as_pod())
+    return Result(attachment.interface, attachment.namespace, mtu, given.addresses, through, dns)
 
 
 def as_cni_error(error: Exception) -> CniError:

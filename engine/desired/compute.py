@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import ip_network
 
 from engine.desired.addressing import (
@@ -46,6 +47,7 @@ from engine.model import (
 DEFAULT_ROUTES: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 NOBODY = Identity()  # a device is the same whatever its pod's labels are
 UNREACHABLE = Via("reject", "unreachable")
+_PODS_REMEMBERED = 1024  # one that comes or goes must not have all others computed again
 
 
 def desired_state(facts: Facts, underlay: Underlay) -> Desired:
@@ -81,7 +83,7 @@ class _Shared:
     desired: Desired
 
     def with_pods(self, pods: tuple[Pod, ...]) -> Desired:
-        devices = frozenset(PodDevice(replace(pod, identity=NOBODY), self.mtu) for pod in pods)
+        devices = frozenset(_device(pod, self.mtu) for pod in pods)
         local = best(_pod_offers(pods, self.mtu))
         if any(prefix in self.routes for prefix in local):  # a pod has an address that somebody else announces
             offers = [*self.computation.offers(self.mtu), *_pod_offers(pods, self.mtu)]
@@ -91,8 +93,18 @@ class _Shared:
 
 def _pod_offers(pods: Iterable[Pod], mtu: int) -> Iterator[Offer]:
     for pod in pods:
-        for address in pod.addresses:
-            yield Offer(host_prefix(address), Preference.LOCAL, (Via("pod", pod.name, mtu=mtu),))
+        yield from _offers_of(pod, mtu)
+
+
+@lru_cache(maxsize=_PODS_REMEMBERED)
+def _offers_of(pod: Pod, mtu: int) -> tuple[Offer, ...]:
+    via = (Via("pod", pod.name, mtu=mtu),)
+    return tuple(Offer(host_prefix(address), Preference.LOCAL, via) for address in pod.addresses)
+
+
+@lru_cache(maxsize=_PODS_REMEMBERED)
+def _device(pod: Pod, mtu: int) -> PodDevice:
+    return PodDevice(replace(pod, identity=NOBODY), mtu)
 
 
 @dataclass(frozen=True, slots=True)

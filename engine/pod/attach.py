@@ -10,8 +10,10 @@ deletes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_interface, ip_network
 from typing import cast
 
@@ -30,6 +32,7 @@ from engine.apply.links import (
     read,
 )
 from engine.apply.plane import Forwarding, LocalPort, OpenTun, adopt_tun
+from engine.apply.reconcile import tried
 from engine.apply.refusal import refusal
 from engine.errors import KernelError, TowpathError
 from engine.model import Pod, PodDevice, Prefix
@@ -38,6 +41,7 @@ from engine.pod.record import Entry, Record
 
 log = logging.getLogger(__name__)
 
+_DELETED_AT_ONCE = 16  # threads
 _EVERYTHING: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
@@ -123,6 +127,37 @@ class PodDriver:
             attachment.device, attachment.compared = wanted, True
         else:
             self._attach(wanted)
+
+    def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
+        """Many pods. Devices go together: the kernel waits long for each, and not longer for several."""
+        refused: dict[Hashable, TowpathError] = {}
+
+        def attempt(key: Hashable, work: Callable[[], object]) -> None:
+            error = tried(work, str(key))
+            if error is not None:
+                refused[key] = error
+
+        gone: dict[Hashable, LocalPort] = {}
+        for key, value in wanted.items():
+            if value is not None:
+                attempt(key, partial(self.set, key, value))
+            elif (attachment := self.attachments.pop(cast(str, key), None)) is not None:
+                self._forwarding.detach(("pod", cast(str, key)))
+                gone[key] = attachment.port
+            else:
+                attempt(key, partial(self.remove, key))
+        if len(gone) > 1:
+            with ThreadPoolExecutor(min(len(gone), _DELETED_AT_ONCE), thread_name_prefix="towpath-delete") as threads:
+                for key, result in [(key, threads.submit(port.delete)) for key, port in gone.items()]:
+                    attempt(key, result.result)
+        else:
+            for key, port in gone.items():
+                attempt(key, port.delete)
+        done = [key for key in gone if key not in refused]
+        error = tried(lambda: self._record.discard(*map(str, done)), "record of devices")
+        if error is not None:
+            refused.update(dict.fromkeys(done, error))
+        return refused
 
     def remove(self, key: Hashable) -> None:
         name = cast(str, key)

@@ -45,9 +45,9 @@ class Record:
         if self._entries.get(entry.pod) != entry:
             self._replace({**self._entries, entry.pod: entry})
 
-    def discard(self, pod: str) -> None:
-        if pod in self._entries:
-            self._replace({name: entry for name, entry in self._entries.items() if name != pod})
+    def discard(self, *pods: str) -> None:
+        if not self._entries.keys().isdisjoint(pods):
+            self._replace({name: entry for name, entry in self._entries.items() if name not in pods})
 
     def _replace(self, entries: dict[str, Entry]) -> None:
         """What is believed to be written is written: on a full disk the old file and the old entries stay."""
