@@ -16,8 +16,8 @@
  *
  * IPv6 pieces are nodes, 256 entries for the next eight bits, and blocks: where
  * few routes are left below an entry, the next 32 bits (the block's window, from
- * any multiple of eight bits on) are cut into intervals; a block, one cache line,
- * holds 8 interval starts and their 8 entries. An entry of a block may refer to a
+ * any multiple of eight bits on, but not beyond bit 64) are cut into intervals; a
+ * block, one cache line, holds 8 interval starts and their 8 entries. An entry of a block may refer to a
  * further block: of the same window (a second level) or of a later one (longer
  * prefixes), down to /128.
  */
@@ -98,12 +98,10 @@ static inline uint32_t fib4_find(const struct fib4 *fib, uint32_t address)
 /* Where the window of a block reference starts. */
 static inline uint32_t fib_window(uint32_t entry) { return (entry >> FIB_WINDOW_AT & 15u) * 8u; }
 
-/* The 32 bits of an address from bit `window` (8..120) on, zeroes behind its end. */
+/* The 32 bits of an address from bit `window` (16..120) on, or as many as its half has left, then zeroes. */
 static inline uint32_t fib_window_key(uint64_t high, uint64_t low, uint32_t window)
 {
-    if (window < 64)
-        return (uint32_t)((high << window | low >> (64 - window)) >> 32);
-    return (uint32_t)(low << (window - 64) >> 32);
+    return (uint32_t)((window < 64 ? high : low) << (window & 63u) >> 32);
 }
 
 static inline uint32_t fib_byte(uint64_t high, uint64_t low, uint32_t depth)

@@ -1,7 +1,7 @@
 /* Bulk lookups with AVX2.
  *
  * Owns: for IPv4 plain loads of the root and gathers of eight lanes below it; for IPv6
- * searches of a block in one comparison.
+ * plain loads of the nodes, then searches of a block in one comparison.
  * Never: runs where the dispatch table did not find AVX2, or branches on an address's first array.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX2_H
@@ -98,9 +98,119 @@ AVX2 static inline uint32_t avx2_rank(const struct fib_block *block, uint32_t ke
 #undef LISTS_NAME
 #undef LISTS_RANK
 
+/* Bits 0..31 (`upper`) and 32..63 of eight addresses, in the order 0 2 4 6 1 3 5 7. */
+AVX2 static inline __m256i avx2_word(const uint64_t *addresses, int upper)
+{
+    const __m256i *pairs = (const __m256i *)addresses;
+    __m256i a = _mm256_unpacklo_epi64(_mm256_loadu_si256(pairs), _mm256_loadu_si256(pairs + 1));
+    __m256i b = _mm256_unpacklo_epi64(_mm256_loadu_si256(pairs + 2), _mm256_loadu_si256(pairs + 3));
+    __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
+    return _mm256_castps_si256(upper ? _mm256_shuffle_ps(x, y, 0xdd) : _mm256_shuffle_ps(x, y, 0x88));
+}
+
+/* Eight root entries in that order. */
+AVX2 static inline __m256i avx2_root6(const struct fib6 *fib, const uint64_t *addresses)
+{
+    const uint16_t *quarters = (const uint16_t *)addresses; /* x86: the uppermost comes last of four */
+    const uint32_t *root = fib->root;
+    return _mm256_setr_epi32((int)root[quarters[3]], (int)root[quarters[19]], (int)root[quarters[35]],
+                             (int)root[quarters[51]], (int)root[quarters[11]], (int)root[quarters[27]],
+                             (int)root[quarters[43]], (int)root[quarters[59]]);
+}
+
+/* All bits in lanes that are references to nodes. */
+AVX2 static inline __m256i avx2_nodes(__m256i e)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(FIB_REF | FIB_BLOCK)), e);
+}
+
+/* Entry `byte` of the nodes that lanes of `e` refer to; other entries stay, and load from line 0. */
+AVX2 static inline __m256i avx2_node(const struct fib6 *fib, __m256i e, __m256i byte)
+{
+    const uint32_t *entries = (const uint32_t *)fib->base;
+    __m256i more = avx2_nodes(e);
+    __m256i slot = _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 4);
+    slot = _mm256_add_epi32(slot, _mm256_and_si256(byte, _mm256_set1_epi32(255)));
+    uint32_t at[AVX2_LANES];
+    _mm256_storeu_si256((__m256i *)at, _mm256_and_si256(slot, more));
+    __m256i found = _mm256_setr_epi32((int)entries[at[0]], (int)entries[at[1]], (int)entries[at[2]], (int)entries[at[3]],
+                                      (int)entries[at[4]], (int)entries[at[5]], (int)entries[at[6]], (int)entries[at[7]]);
+    return _mm256_blendv_epi8(e, found, more);
+}
+
+/* A stride of addresses from the root to values or blocks, a level for all before the next; what is in
+ * a node behind bit 48 goes on alone. */
+AVX2 static inline void avx2_descend(const struct fib6 *fib, const uint64_t *addresses, __m256i *e)
+{
+    __m256i word[AVX2_VECTORS], any = _mm256_setzero_si256();
+    for (int j = 0; j < AVX2_VECTORS; j++) {
+        word[j] = avx2_word(addresses + 2 * AVX2_LANES * j, 1);
+        e[j] = avx2_root6(fib, addresses + 2 * AVX2_LANES * j);
+    }
+    for (int j = 0; j < AVX2_VECTORS; j++)
+        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 8));
+    for (int j = 0; j < AVX2_VECTORS; j++) {
+        e[j] = avx2_node(fib, e[j], word[j]);
+        any = _mm256_or_si256(any, avx2_nodes(e[j]));
+    }
+    if (_mm256_testz_si256(any, any))
+        return;
+    for (int j = 0; j < AVX2_VECTORS; j++) {
+        word[j] = avx2_word(addresses + 2 * AVX2_LANES * j, 0);
+        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 24));
+    }
+    for (int j = 0; j < AVX2_VECTORS; j++)
+        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 16));
+}
+
+/* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
+static uint64_t avx2_rows[256];
+
+__attribute__((constructor)) static void avx2_fill_rows(void)
+{
+    for (uint32_t mask = 0; mask < 256; mask++)
+        for (uint32_t lane = 0, n = 0; lane < AVX2_LANES; lane++)
+            if (mask >> lane & 1u)
+                avx2_rows[mask] |= (uint64_t)lane << (8u * n++);
+}
+
+/* Store eight entries; those that are blocks go on the list, and nodes are followed. */
+AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addresses, __m256i e, size_t i,
+                                    uint32_t *values, uint32_t *list, size_t n_list)
+{
+    uint32_t deep;
+    e = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(values + i), e);
+    deep = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(avx2_nodes(e)));
+    for (; __builtin_expect(deep != 0, 0); deep &= deep - 1) {
+        size_t k = i + (size_t)__builtin_ctz(deep);
+        values[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
+    }
+    uint32_t blocks = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(e, _mm256_slli_epi32(e, 1))));
+    __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)avx2_rows[blocks]));
+    lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)i));
+    _mm256_storeu_si256((__m256i *)(list + n_list), lanes);
+    return n_list + (size_t)__builtin_popcount(blocks);
+}
+
 AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
-    avx2_find6(fib, addresses, values, n);
+    uint32_t list[avx2_CHUNK + AVX2_LANES];
+    while (n >= AVX2_STRIDE) {
+        size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_STRIDE - 1) : avx2_CHUNK, n_list = 0;
+        for (size_t i = 0; i < part; i += AVX2_STRIDE) {
+            __m256i e[AVX2_VECTORS];
+            avx2_descend(fib, addresses + 2 * i, e);
+            size_t k = n_list;
+            for (size_t j = 0; j < AVX2_VECTORS; j++)
+                n_list = avx2_list(fib, addresses, e[j], i + AVX2_LANES * j, values, list, n_list);
+            for (; k < n_list; k++)
+                avx2_prefetch(fib, values[list[k]]);
+        }
+        avx2_resolve(fib, addresses, values, list, n_list);
+        addresses += 2 * part, values += part, n -= part;
+    }
+    find6_scalar(fib, addresses, values, n);
 }
 
 #endif

@@ -76,9 +76,81 @@ AVX512 static inline uint32_t avx512_rank(const struct fib_block *block, uint32_
 #undef LISTS_NAME
 #undef LISTS_RANK
 
+/* Word `w` (0 = the first 32 bits) of sixteen addresses, each four words in host order by halves. */
+AVX512 static inline __m512i avx512_words(const uint64_t *addresses, int w)
+{
+    const __m512i every4 = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 28, 24, 20, 16, 12, 8, 4, 0);
+    const __m512i pick = _mm512_add_epi32(every4, _mm512_set1_epi32(w ^ 1));
+    __m512i low = _mm512_permutex2var_epi32(_mm512_loadu_si512(addresses), pick, _mm512_loadu_si512(addresses + 8));
+    __m512i high = _mm512_permutex2var_epi32(_mm512_loadu_si512(addresses + 16), pick, _mm512_loadu_si512(addresses + 24));
+    return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
+}
+
+/* Lanes that are references to nodes. */
+AVX512 static inline __mmask16 avx512_nodes(__m512i e)
+{
+    return _mm512_mask_cmplt_epu32_mask(_mm512_movepi32_mask(e), e, _mm512_set1_epi32((int)(FIB_REF | FIB_BLOCK)));
+}
+
+/* `vectors` times sixteen addresses from the root to values or blocks. A level is done for
+ * all before the next: the loads of one are independent, those of two levels are not. */
+AVX512 __attribute__((always_inline)) static inline void avx512_descend(const struct fib6 *fib, int vectors,
+                                                                        const uint64_t *addresses, __m512i *e)
+{
+    const __m512i byte = _mm512_set1_epi32(255), number = _mm512_set1_epi32(FIB_INDEX);
+    __m512i word[AVX512_VECTORS];
+    __mmask16 any = 0;
+    for (int j = 0; j < vectors; j++) {
+        word[j] = avx512_words(addresses + 32 * j, 0);
+        e[j] = _mm512_i32gather_epi32(_mm512_srli_epi32(word[j], 16), fib->root, 4);
+        any |= avx512_nodes(e[j]);
+    }
+    for (int depth = 2; any && depth < 16; depth++) {
+        const __m128i shift = _mm_cvtsi32_si128(24 - depth % 4 * 8);
+        any = 0;
+        for (int j = 0; j < vectors; j++) {
+            if (depth % 4 == 0)
+                word[j] = avx512_words(addresses + 32 * j, depth / 4);
+            __m512i slot = _mm512_and_si512(_mm512_srl_epi32(word[j], shift), byte);
+            slot = _mm512_add_epi32(_mm512_slli_epi32(_mm512_and_si512(e[j], number), 4), slot);
+            e[j] = _mm512_mask_i32gather_epi32(e[j], avx512_nodes(e[j]), slot, fib->base, 4);
+            any |= avx512_nodes(e[j]);
+        }
+    }
+}
+
+/* Store sixteen entries; those that are blocks go on the list, and are fetched. */
+AVX512 static inline size_t avx512_list(const struct fib6 *fib, __m512i e, size_t i, uint32_t *values, uint32_t *list, size_t n_list)
+{
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    __mmask16 more = _mm512_movepi32_mask(e);
+    size_t end = n_list + (size_t)__builtin_popcount(more);
+    _mm512_storeu_si512(values + i, e);
+    _mm512_storeu_si512(list + n_list, _mm512_maskz_compress_epi32(more, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)i))));
+    for (; n_list < end; n_list++)
+        avx512_prefetch(fib, values[list[n_list]]);
+    return end;
+}
+
 AVX512 static void find6_avx512(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
-    avx512_find6(fib, addresses, values, n);
+    uint32_t list[avx512_CHUNK + AVX512_LANES];
+    while (n >= AVX512_LANES) {
+        size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK, n_list = 0, i = 0;
+        __m512i e[AVX512_VECTORS];
+        for (; i + AVX512_STRIDE <= part; i += AVX512_STRIDE) {
+            avx512_descend(fib, AVX512_VECTORS, addresses + 2 * i, e);
+            for (int j = 0; j < AVX512_VECTORS; j++)
+                n_list = avx512_list(fib, e[j], i + (size_t)(AVX512_LANES * j), values, list, n_list);
+        }
+        for (; i < part; i += AVX512_LANES) {
+            avx512_descend(fib, 1, addresses + 2 * i, e);
+            n_list = avx512_list(fib, e[0], i, values, list, n_list);
+        }
+        avx512_resolve(fib, addresses, values, list, n_list);
+        addresses += 2 * part, values += part, n -= part;
+    }
+    find6_scalar(fib, addresses, values, n);
 }
 
 #endif

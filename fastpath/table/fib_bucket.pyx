@@ -13,13 +13,14 @@ from fastpath.table.fib_pool cimport (
 from fastpath.table.rib cimport RIB_PREFIXES, bits_next, rib_child, rib_node, rib_places, rib_position
 
 cdef enum:
-    WINDOW_BYTES = 4
+    WINDOW_BYTES = 4           # or what is left of a half of the address
+    HALF_BYTES = 8
     LAST_KEY = 0xffffffff
     NESTING_MAX = 34           # one enclosing prefix a bit, and the whole window
 
 cdef struct sweep:
     trie *t
-    uint32_t depth             # of the window, in bytes
+    uint32_t depth, bytes      # where the window starts, and its size
     uint32_t n, nested
     uint32_t starts[BUCKET_INTERVALS]
     uint32_t entries[BUCKET_INTERVALS]
@@ -58,12 +59,12 @@ cdef void enter(sweep *s, uint32_t start, uint32_t end, uint32_t value) noexcept
 # `node_compile` for so few routes would come back here: a window's rest is a bucket again.
 cdef void visit_beyond(sweep *s, const rib_node *node, uint32_t key) noexcept nogil:
     """The routes behind the window's end, all at one key."""
-    cdef uint32_t inherited
+    cdef uint32_t inherited, last = key | <uint32_t>((<uint64_t>1 << (32 - 8 * s.bytes)) - 1)
     leave_before(s, key)
     inherited = s.values[s.nested - 1]
-    emit(s, key, bucket_compile(s.t, node, s.depth + WINDOW_BYTES, inherited))
-    if key != LAST_KEY:
-        emit(s, key + 1, inherited)
+    emit(s, key, bucket_compile(s.t, node, s.depth + s.bytes, inherited))
+    if last != LAST_KEY:
+        emit(s, last + 1, inherited)
 
 
 cdef void visit(sweep *s, const rib_node *node, uint32_t depth, uint32_t key) noexcept nogil:
@@ -72,7 +73,7 @@ cdef void visit(sweep *s, const rib_node *node, uint32_t depth, uint32_t key) no
     cdef uint32_t position = bits_next(node.prefixes, 0, RIB_PREFIXES)
     cdef uint32_t byte = bits_next(node.child_set, 0, 256)
     cdef uint32_t start, bits, rank = 0
-    if depth == s.depth + WINDOW_BYTES:
+    if depth == s.depth + s.bytes:
         visit_beyond(s, node, key)
         return
     while position < RIB_PREFIXES or byte < 256:
@@ -107,6 +108,7 @@ cdef uint32_t bucket_compile(trie *t, const rib_node *node, uint32_t depth, uint
     cdef uint32_t block_keys[FIB_BLOCK_KEYS]
     cdef uint32_t block_entries[FIB_BLOCK_KEYS]
     s.t, s.depth = t, depth
+    s.bytes = min(<uint32_t>WINDOW_BYTES, HALF_BYTES - (depth & (HALF_BYTES - 1)))
     s.n, s.nested = 0, 1
     s.ends[0], s.values[0] = LAST_KEY, inherited
     emit(&s, 0, inherited)

@@ -1,11 +1,14 @@
-/* Publication and reclamation of a compiled table (fastpath/table/qsbr.pxd, fib.pyx).
+/* Publication and reclamation of a compiled table (fastpath/table/qsbr.pxd, fib.pyx, fib_pool.pyx).
  *
  * One writer publishes versions in three slots of memory; two readers, each
  * three bursts, load the published pointer once a burst and use it until they report.
- * A slot is freed when its token has passed, and may then hold another version.
+ * A slot is freed when its token has passed, and may then hold another version. What it
+ * held is kept (an edition's root): change n is bit n of it, and a slot taken again is
+ * brought up to date with the changes noted since its own.
  *
  * Checked: no reader ever uses a slot that was freed or filled anew since it
- * loaded the pointer. Each mutant is one mistake; each must be found.
+ * loaded the pointer; what it reads is all of the version, and does not change under
+ * it. Each mutant is one mistake; each must be found.
  * Spin interleaves whole statements (sequential consistency): the memory orders
  * are for ThreadSanitizer and the comment in qsbr.pxd.
  */
@@ -15,6 +18,9 @@
 /* mutant: LOADED_BEFORE_ONLINE */
 /* mutant: QUIESCENT_BEFORE_LAST_READ */
 /* mutant: OFFLINE_BEFORE_LAST_READ */
+/* mutant: STALE_EDITION */
+/* mutant: LAST_CHANGE_FORGOTTEN */
+/* mutant: WRITTEN_IN_PLACE */
 
 #define READERS 2
 #define BURSTS 3
@@ -26,10 +32,32 @@ byte seen[READERS];        /* 0 = offline */
 byte published;            /* slot of the current version */
 bool live[SLOTS];          /* allocated */
 byte filled[SLOTS];        /* how often a slot was filled: a stale pointer shows */
+byte root[SLOTS];          /* the changes it has, a bit each */
+byte position[SLOTS];      /* how many changes there were when it was last right */
+byte whole[SLOTS];         /* what its version is to have */
 
 inline use(slot, was)
 {
-    assert(live[slot] && filled[slot] == was)
+    assert(live[slot] && filled[slot] == was && root[slot] == whole[slot])
+}
+
+/* Bring a free slot up to date with `count` changes, one noted entry at a time. */
+inline catch_up(slot, count)
+{
+#ifndef STALE_EDITION
+    do
+#ifdef LAST_CHANGE_FORGOTTEN
+    :: position[slot] + 1 < count ->
+#else
+    :: position[slot] < count ->
+#endif
+        root[slot] = root[slot] | (1 << position[slot]);
+        position[slot]++
+    :: else -> break
+    od
+#else
+    skip
+#endif
 }
 
 proctype reader(byte me)
@@ -101,6 +129,13 @@ proctype writer()
         fi;
         atomic { live[fresh] = true; filled[fresh]++ };
         old = published;
+        catch_up(fresh, count);
+#ifdef WRITTEN_IN_PLACE
+        root[old] = root[old] | (1 << count);
+#endif
+        root[fresh] = root[fresh] | (1 << count);       /* the change itself */
+        position[fresh] = count + 1;
+        whole[fresh] = (1 << (count + 1)) - 1;
 #ifdef ADVANCE_BEFORE_PUBLISH
         epoch++; token = epoch;
         published = fresh;
