@@ -1,6 +1,8 @@
 """The library's face: single answers, the matrix, updates."""
 
+import doctest
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +93,9 @@ def test_service(text, expected):
 def test_no_service(text):
     with pytest.raises(ConfigError):
         parse_service(text)
+
+
+def test_the_lines_in_the_documentation_are_true():
+    found = doctest.testfile(str(Path(__file__).parents[2] / "docs" / "policy.md"), module_relative=False)
+    assert found.attempted >= 8
+    assert found.failed == 0

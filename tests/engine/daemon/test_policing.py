@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from engine.errors import ConfigError
+from engine.pod.namespace import run_inside
 from engine.views import Drops, Explanation, Flows, PolicyDocuments, Rules
-from tests.engine.namespaces import wait_for
+from tests.engine.namespaces import path_of, wait_for
 from tests.engine.nodes import Talk, towpath, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
@@ -90,7 +91,7 @@ class Cluster:
             return near.recv(5) == b"hello"
 
     def refused(self, pod, port, version=4):
-        return not self.connects(pod, port, version, timeout=0.4)
+        return not self.connects(pod, port, version, timeout=0.25)
 
 
 @contextmanager
@@ -208,7 +209,13 @@ def test_changes_are_in_force_at_once_and_leave_connections_alone(cluster):
         assert cluster.connects(0, 8080)
         cluster.say("pods", PODS.replace("app: stranger", "app: client"))
         wait_for(lambda: cluster.connects(1, 8080, timeout=0.4))
-        cluster.say("pods", PODS)
+        cluster.say("pods", PODS.replace("{app: stranger}", "{}"))
+        wait_for(lambda: cluster.refused(1, 8080))
+        with cluster.b.file.open() as written, open(f"{cluster.b.file}.new", "w") as aside:
+            aside.write(written.read() + 'labels = { app = "other" }\n')  # the last table is b0's
+        os.replace(f"{cluster.b.file}.new", cluster.b.file)
+        wait_for(lambda: cluster.connects(1, 8080, timeout=0.4)), "the policy selects it no longer"
+        cluster.b.write(pods=1)
         wait_for(lambda: cluster.refused(1, 8080))
         (cluster.policies / "web.yaml").unlink()
         wait_for(lambda: cluster.connects(1, 8080, timeout=0.4))
@@ -298,6 +305,40 @@ def test_stance_deny_closes_what_nobody_selects(cluster):
         wait_for(lambda: cluster.connects(0, 8080, timeout=0.4))
     ping = towpath("policy", "explain", "10.2.0.1", "b0", "icmp", "--socket", cluster.b.socket)
     assert "own-node" in ping.stdout, "the host always reaches its own pods"
+
+
+HOST = """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: b}
+spec: {node: b, expectedIPs: [10.2.0.1]}
+"""
+
+
+def test_a_host_endpoint_is_closed_but_for_its_failsafe_ports(cluster):
+    cluster.b.extra = cluster.b.extra.replace("[flows]", 'failsafe_in = ["tcp/22", "tcp/23@10.1.0.6/32"]\n[flows]')
+    cluster.b.write(pods=1)
+    cluster.say("host", HOST)
+    cluster.start()
+
+    def reaches(pod, port):
+        try:
+            cluster.a.inside_pod(pod, lambda: socket.create_connection(("10.2.0.1", port), timeout=0.4)).close()
+        except OSError:
+            return False
+        return True
+
+    def listen():
+        return [socket.create_server(("", port)) for port in (22, 23, 24)]
+
+    with ExitStack() as stack:
+        for listening in run_inside(path_of(cluster.b.host), listen, where="test"):
+            stack.enter_context(listening)
+        assert {(pod, port): reaches(pod, port) for pod in (0, 1) for port in (22, 23, 24)} == {
+            (0, 22): True, (0, 23): False, (0, 24): False, (1, 22): True, (1, 23): True, (1, 24): False,
+        }  # fmt: skip
+    why = cluster.explain(cluster.b, "a0", "10.2.0.1", "tcp/22").ingress
+    assert (why.why, why.allowed, why.here) == ("failsafe", True, True)
 
 
 def test_what_clients_apply_outlives_the_daemon(cluster):
