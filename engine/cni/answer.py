@@ -41,6 +41,7 @@ class Code(IntEnum):
     ADDRESS_TAKEN = 103
     NOT_AS_ADDED = 104  # CHECK found a difference
     DELEGATE_FAILED = 105
+    PORT_TAKEN = 106
 
 
 class CniError(Exception):

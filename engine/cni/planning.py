@@ -13,7 +13,7 @@ from engine.cni.answer import CniError, Code
 from engine.cni.call import Call
 from engine.cni.configuration import Configuration
 from engine.config import Config
-from engine.model import Address, PortMapping, Prefix
+from engine.model import Address, Pod, PortMapping, Prefix
 from engine.pod.residents import PortWish
 
 _NAMESPACE, _NAME = "K8S_POD_NAMESPACE", "K8S_POD_NAME"
@@ -72,6 +72,21 @@ def routes(
             here = [prefix for prefix in network if prefix.version == version]
         found += here
     return tuple(dict.fromkeys(found))
+
+
+def check_ports(ports: Sequence[PortMapping], others: Iterable[Pod]) -> None:
+    """Refuse a port of the host that another pod has, or that is asked for twice."""
+    taken: dict[tuple[str, int], list[tuple[Address | None, str]]] = {}
+    for pod in others:
+        for port in pod.ports:
+            taken.setdefault((port.protocol, port.host_port), []).append((port.host_address, pod.name))
+    for port in ports:
+        present = taken.setdefault((port.protocol, port.host_port), [])
+        for address, owner in present:
+            if None in (address, port.host_address) or address == port.host_address:
+                what = f"{port.protocol} port {port.host_port} of the host belongs to {owner}"
+                raise CniError(Code.PORT_TAKEN, what, "choose another hostPort")
+        present.append((port.host_address, "the same container"))
 
 
 def wish(port: PortMapping) -> PortWish:

@@ -246,6 +246,8 @@ class Verbs:
             used = {address for other in node.residents.attachments for address in other.ip_addresses()}
             used |= {address for pod in node.config.pods for address in pod.addresses}
         planning.check_addresses(given.addresses, node.config, used)
+        if configuration.ports:
+            planning.check_ports(configuration.ports, (*node.config.facts().pods, *node.residents.pods()))
         network = planning.network_of(node.config)
         routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
         delegated = configuration.ipam != OURS
@@ -346,6 +348,7 @@ class Verbs:
 
         def then(error: Exception | None) -> None:
             if configuration.ipam == OURS:
+                self._node.addresses.reclaim()
                 ended(error)
             else:
                 self._aside(

@@ -405,6 +405,24 @@ def test_sticky_addresses_come_back(runtime, node):
     assert runtime.delete("other", b).status == 0
 
 
+def test_ports_of_the_host_have_one_owner(runtime, node):
+    a, b = node.pod_namespaces[:2]
+
+    def mapping(port, **keys):
+        return {"runtimeConfig": {"portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "TCP", **keys}]}}
+
+    assert runtime.add("c1", a, **mapping(8080)).status == 0
+    refused = runtime.add("c2", b, **mapping(8080))
+    assert refused.code == 106
+    assert "8080" in refused.json["msg"]
+    assert runtime.add("c2", b, **mapping(8080, hostIP="192.0.2.1")).code == 106, "every address includes this one"
+    assert runtime.add("c2", b, **mapping(8080, protocol="udp")).status == 0
+    assert runtime.delete("c1", a).status == 0
+    assert runtime.delete("c2", b).status == 0
+    twice = {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": n} for n in (80, 81)]}}
+    assert runtime.add("c2", b, **twice).code == 106
+
+
 def test_dns_is_passed_on(runtime, sandbox):
     wishes = {"dns": {"nameservers": ["10.1.0.10"], "domain": "x"}, "runtimeConfig": {"dns": {"searches": ["a.b"]}}}
     said = runtime.add("c1", sandbox, **wishes)

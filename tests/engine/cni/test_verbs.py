@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
+from engine import Node, parse
+from engine.cni import spool
+from engine.cni.call import checked
+from engine.cni.verbs import Verbs
 from tests.engine.cni.runtime import runtime_of
-from tests.engine.namespaces import device
+from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
 from tests.engine.nodes import two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
@@ -54,3 +60,114 @@ def test_containers_of_two_nodes_reach_each_other(nodes):
     there = runtime_of(b).add("c1", b.pod_namespaces[0])
     for address in there.addresses():
         assert a.ping(0, address)
+
+
+def test_the_size_follows_the_paths_and_a_lost_device_comes_back(node):
+    runtime, name = runtime_of(node), node.pod_namespaces[0]
+    result = runtime.add("c1", name).json
+    before = device(name)["mtu"]
+    node.network = f"[network]\nmtu = {before - 100}"
+    node.write(pods=0, peers=False)
+    wait_for(lambda: device(name)["mtu"] == before - 100)
+    assert runtime.check("c1", name, result).status == 0
+    ip("link", "del", "eth0", namespace=name)
+    wait_for(lambda: runtime.check("c1", name, result).status == 0)
+    assert {a["local"] for a in device(name)["addr_info"]} == {"10.1.0.2", "fd00:1::2"}
+    assert runtime.delete("c1", name).status == 0
+
+
+def test_what_was_attached_outlives_the_daemon(nodes):
+    a, b = (node.start() for node in nodes)
+    name = a.pod_namespaces[0]
+    result = runtime_of(a).add("c1", name, arguments="K8S_POD_NAMESPACE=default;K8S_POD_NAME=web").json
+    far = runtime_of(b).add("c1", b.pod_namespaces[0]).addresses()
+    index = device(name)["ifindex"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        a.stop(number)
+        assert device(name)["ifindex"] == index
+        a.start()
+        assert a.pods()["default/web@c1"].state == "attached"
+        assert device(name)["ifindex"] == index
+        assert a.ping(0, far[0])
+        assert runtime_of(a).check("c1", name, result).status == 0
+    assert runtime_of(a).delete("c1", name).status == 0
+    a.stop(signal.SIGKILL)
+    a.start()
+    assert a.pods() == {}
+    assert device(name) is None
+
+
+def test_a_successor_serves_what_its_predecessor_attached(nodes):
+    a = nodes[0].start()
+    runtime, name = runtime_of(a), a.pod_namespaces[0]
+    result = runtime.add("c1", name).json
+    index = device(name)["ifindex"]
+    before = a.process
+    a.start("--takeover", wait=False)
+    assert before.wait(30) == 0
+    wait_for(a.is_ready, 30)
+    assert device(name)["ifindex"] == index
+    assert runtime.check("c1", name, result).status == 0
+    assert runtime.add("c1", name).code == 101
+    assert runtime.add("c2", name, "eth1", name="other").status == 0
+    for container, interface, network in (("c1", "eth0", "pods"), ("c2", "eth1", "other")):
+        assert runtime.delete(container, name, interface, name=network).status == 0
+    assert a.pods() == {}
+
+
+def test_another_namespace_at_the_path_is_not_served(nodes):
+    """As when a process number is given again: the daemon was away meanwhile."""
+    a = nodes[0].start()
+    with namespaces(1) as (name,):
+        assert runtime_of(a).add("c1", name).status == 0
+        a.stop(signal.SIGKILL)
+        ip("netns", "del", name)
+        ip("netns", "add", name)
+        a.start()
+        assert device(name) is None
+        assert a.pods() == {}
+        assert a.status().problems == []
+        assert runtime_of(a).delete("c1", name).status == 0
+
+
+@pytest.fixture
+def at_home(tmp_path):
+    """A node in this process, whose clock and patience a test can turn."""
+    text = (
+        '[node]\nname = "a"\nunderlay = ["127.0.0.77/8"]\nprefixes = ["10.1.0.0/24"]\n[host]\nenabled = false\n'
+        f'[state]\ndirectory = "{tmp_path / "state"}"\n[control]\nsocket = "{tmp_path / "control.sock"}"\n'
+    )
+    node = Node(parse(text, file="x"))
+    node.start()
+    verbs = Verbs(node, spool.open_spool(tmp_path / "spool"))
+    yield node, verbs
+    verbs.close()
+    node.stop()
+    node.loop.close()
+
+
+def test_a_container_that_nobody_deletes_is_collected(at_home, monkeypatch):
+    node, verbs = at_home
+    said = []
+
+    def answer(reply, ended):
+        said.append(reply)
+        ended(True)
+
+    with namespaces(2) as names:
+        for name in names:
+            variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_NETNS": path_of(name), "CNI_IFNAME": "eth0"}
+            verbs.serve(checked(variables, b'{"cniVersion":"1.0.0","name":"pods"}'), answer)
+        wait_for(lambda: node.loop.turn() or len(said) == 2)
+        assert [reply.status for reply in said] == [0, 0]
+        ip("netns", "del", names[0])
+        wait_for(lambda: node.loop.turn() or len(node.residents.pods()) == 1)
+        verbs.collect()
+        assert len(node.residents.attachments) == 2, "its runtime has a minute to ask for it"
+        monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+        verbs.collect()
+        assert [attachment.container for attachment in node.residents.attachments] == [names[1]]
+        assert [given.taken.handle for given in node.addresses.given()] == [f"pods/{names[1]}/eth0"]
+        assert node.problems() == []
+        node.detach([attachment.key for attachment in node.residents.attachments])
+        assert device(names[1]) is None
