@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from fastpath.lpm_values cimport Values
-from fastpath.table.fib cimport Fib, fib4, fib6, prefix
+from fastpath.table.fib cimport Fib, prefix
 from fastpath.table.qsbr cimport Reclaimer
 from fastpath.table.rib cimport rib
 
@@ -18,11 +18,3 @@ cdef class RouteTable:
     cdef rib *routes_of(self, int version) noexcept
     cdef uint32_t number_at(self, object key) except? 0
     cdef int put_staged(self, int version, const prefix *p, const uint32_t *numbers, uint64_t n) except -1
-
-cdef class Snapshot:
-    cdef RouteTable table
-    cdef const fib4 *ipv4
-    cdef const fib6 *ipv6
-    cdef int slot              # -1 when closed
-    cdef int close_slot(self) noexcept
-    cdef int check_open(self) except -1

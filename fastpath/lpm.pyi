@@ -1,17 +1,16 @@
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
-from numpy import uint8, uint32, uint64
+from numpy import uint8, uint32
 from numpy.typing import NDArray
+
+from fastpath.lpm_arrays import Addresses
+from fastpath.lpm_key import AddressKey, Key
+from fastpath.lpm_snapshot import Snapshot as Snapshot
 
 _V = TypeVar("_V")
 _D = TypeVar("_D")
 
-AddressKey: TypeAlias = str | int | bytes | IPv4Address | IPv6Address
-Key: TypeAlias = AddressKey | IPv4Network | IPv6Network | tuple[AddressKey, int]
-Addresses: TypeAlias = NDArray[uint32] | NDArray[uint64] | NDArray[uint8]
 Routes: TypeAlias = Mapping[Any, _V] | Iterable[tuple[Key, _V]]
 
 class RouteTable(MutableMapping[Any, _V], Generic[_V]):
@@ -69,18 +68,3 @@ class RouteTable(MutableMapping[Any, _V], Generic[_V]):
     @property
     def memory(self) -> dict[str, int]: ...
     def reclaim(self) -> int: ...
-
-class Snapshot(Generic[_V]):
-    def __init__(self, table: RouteTable[_V]) -> None: ...
-    def __enter__(self) -> Snapshot[_V]: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def close(self) -> None: ...
-    def lookup(self, keys: Addresses, out: NDArray[uint32] | None = None) -> NDArray[uint32]: ...
-    def resolve(self, numbers: NDArray[uint32]) -> list[_V | None]: ...
-    @overload
-    def get(self, address: AddressKey) -> _V | None: ...
-    @overload
-    def get(self, address: AddressKey, default: _V | _D) -> _V | _D: ...
-    def __getitem__(self, address: AddressKey) -> _V: ...

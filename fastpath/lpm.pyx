@@ -14,248 +14,23 @@ Arrays in, arrays out, without the GIL:
 >>> table.resolve(numbers)
 ['edge', 'core', None]
 
-Owns: the mapping's rules, the reading of keys, and who reads which version.
+Owns: the mapping's rules, and loading many routes.
 Never: changes a version that somebody reads.
-Invariant: a failed call leaves the table as it was; a bulk lookup is answered
-from one version, whatever other threads change meanwhile.
+Invariant: a failed call leaves the table as it was.
 """
 
 from collections.abc import Mapping, MutableMapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import numpy
 
-from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
-)
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
-from fastpath.lpm_key cimport KEY_ADDRESS, TEXT_MAX, load_be64, prefix_read, prefix_write
-from fastpath.simd.lookup cimport fib4 as kernel_fib4, fib6 as kernel_fib6, lookup_ipv4, lookup_ipv6
-from fastpath.table.fib cimport fib4_current, fib4_find, fib6_current, fib6_find
-from fastpath.table.qsbr cimport qsbr_offline, qsbr_online
-from fastpath.table.rib cimport rib, rib_count, rib_get, rib_list, rib_longest, rib_match, rib_route
-
-cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+from fastpath.lpm_arrays cimport as_pairs, find_array, find_one, read_routes, resolve_numbers
+from fastpath.lpm_key cimport KEY_ADDRESS, high_mask, low_mask, read_key, text_of
+from fastpath.lpm_snapshot cimport Snapshot
+from fastpath.table.rib cimport rib_count, rib_get, rib_list, rib_longest, rib_match, rib_route
 
 cdef enum:
-    GIL_BATCH = 1024           # smaller lookups take less time than giving up the GIL
     LIST_ROOM = 256            # routes fetched at a time by an iterator
-    CHUNK = 256                # addresses converted at a time
-
-# -- keys --------------------------------------------------------------------------
-
-cdef int read_number(object key, prefix *p) except -1:
-    """An address as an integer: IPv4 below 2^32, IPv6 from there on."""
-    if 0 <= key < 0x100000000:
-        p.high = <uint64_t>key << 32
-        p.low, p.length = 0, 32
-        return 4 | KEY_ADDRESS
-    if 0 <= key < 1 << 128:
-        p.high, p.low, p.length = key >> 64, key & 0xffffffffffffffff, 128
-        return 6 | KEY_ADDRESS
-    raise ValueError(f"address {key} is not 0..2^128 - 1")
-
-
-cdef int read_octets(bytes key, prefix *p) except -1:
-    """A packed address in network order."""
-    cdef const uint8_t *octets = <const uint8_t *>PyBytes_AS_STRING(key)
-    if PyBytes_GET_SIZE(key) == 4:
-        p.high = <uint64_t>octets[0] << 56 | <uint64_t>octets[1] << 48 | <uint64_t>octets[2] << 40 | <uint64_t>octets[3] << 32
-        p.low, p.length = 0, 32
-        return 4 | KEY_ADDRESS
-    if PyBytes_GET_SIZE(key) == 16:
-        p.high, p.low, p.length = load_be64(octets), load_be64(octets + 8), 128
-        return 6 | KEY_ADDRESS
-    raise ValueError(f"a packed address has 4 or 16 bytes, not {len(key)}: {key!r}")
-
-
-cdef int read_pair(tuple key, prefix *p) except -1:
-    """(address, length)"""
-    cdef int version
-    if len(key) != 2:
-        raise TypeError(f"a prefix as a tuple is (address, length), not {key!r}")
-    address, length = key
-    version = read_key(address, p)
-    if not version & KEY_ADDRESS:
-        raise ValueError(f"{address!r} already has a length, in {key!r}")
-    if isinstance(length, bool) or not isinstance(length, (int, numpy.integer)):
-        raise TypeError(f"the length of {key!r} is not an integer")
-    if not 0 <= length <= p.length:
-        raise ValueError(f"the length of {key!r} is not 0..{p.length}")
-    p.length = length
-    return version & ~KEY_ADDRESS
-
-
-cdef int read_object(object key, prefix *p) except -1:
-    """Objects of the ipaddress module, tuples and numpy integers."""
-    cdef int version
-    if isinstance(key, tuple):
-        return read_pair(key, p)
-    if isinstance(key, (IPv4Address, IPv6Address)):
-        if getattr(key, "scope_id", None) is not None:
-            raise ValueError(f"{key!r} has a scope, which a route has not")
-        return read_octets(key.packed, p)
-    if isinstance(key, (IPv4Network, IPv6Network)):
-        version = read_octets(key.network_address.packed, p) & ~KEY_ADDRESS
-        p.length = key.prefixlen
-        return version
-    if isinstance(key, numpy.integer):
-        return read_number(int(key), p)
-    raise TypeError(f"a key is str, int, bytes, an ipaddress object or (address, length), not {type(key).__name__}: {key!r}")
-
-
-cdef int read_key(object key, prefix *p) except -1:
-    """Fill `p`: 4 or 6, with KEY_ADDRESS when the key gave no length. Host bits are errors."""
-    cdef Py_ssize_t size
-    cdef const char *text
-    cdef int version
-    kind = type(key)
-    if kind is str:
-        text = PyUnicode_AsUTF8AndSize(key, &size)
-        version = prefix_read(text, <uint32_t>min(size, 2 * TEXT_MAX), p)
-        if version == 0:
-            raise ValueError(f"not an address or prefix: {key!r}")
-    elif kind is int:
-        version = read_number(key, p)
-    elif kind is bytes:
-        version = read_octets(key, p)
-    else:
-        version = read_object(key, p)
-    if not version & KEY_ADDRESS and host_bits(p):
-        raise ValueError(f"bits set behind the prefix length: {key!r}")
-    return version
-
-
-cdef inline bint host_bits(const prefix *p) noexcept nogil:
-    if p.length >= 64:
-        return p.length < 128 and (p.low & (~<uint64_t>0 >> (p.length - 64))) != 0
-    return p.low != 0 or (p.high & (~<uint64_t>0 >> p.length)) != 0
-
-
-cdef object text_of(int version, uint64_t high, uint64_t low, uint32_t length):
-    cdef char text[TEXT_MAX]
-    return PyUnicode_DecodeASCII(text, prefix_write(version, high, low, length, text), NULL)
-
-
-cdef inline uint64_t high_mask(uint32_t length) noexcept nogil:
-    return ~<uint64_t>0 if length >= 64 else ~(~<uint64_t>0 >> length)
-
-
-cdef inline uint64_t low_mask(uint32_t length) noexcept nogil:
-    return 0 if length <= 64 else high_mask(length - 64)
-
-# -- arrays ------------------------------------------------------------------------
-
-cdef enum:
-    KEYS_IPV4, KEYS_PAIRS, KEYS_OCTETS
-
-cdef int keys_shape(const Py_buffer *view, object keys) except -1:
-    """Which of the three shapes an array of addresses has."""
-    cdef char kind = view.format[0] if view.format != NULL and view.format[1] == 0 else 0
-    if view.ndim == 1 and view.itemsize == 4 and kind in b"IL":
-        return KEYS_IPV4
-    if view.ndim == 2 and view.itemsize == 8 and kind in b"LQ" and view.shape[1] == 2:
-        return KEYS_PAIRS
-    if view.ndim == 2 and kind == c"B" and view.shape[1] == 16:
-        return KEYS_OCTETS
-    shape = tuple(view.shape[i] for i in range(view.ndim))
-    raise TypeError("addresses are uint32 of shape (n,), uint64 of shape (n, 2) or uint8 of shape (n, 16), "
-                    f"not {getattr(keys, 'dtype', type(keys).__name__)} of shape {shape}")
-
-
-cdef int check_values(const Py_buffer *view, Py_ssize_t n, object out) except -1:
-    if view.ndim != 1 or view.itemsize != 4 or view.format == NULL or view.format[1] != 0 or view.format[0] not in b"IL":
-        raise TypeError(f"out must be uint32 of shape ({n},), not {getattr(out, 'dtype', type(out).__name__)}")
-    if view.shape[0] != n:
-        raise ValueError(f"out has {view.shape[0]} elements for {n} addresses")
-    return 0
-
-
-cdef void find_octets(const fib6 *fib, const uint8_t *octets, uint32_t *values, size_t n) noexcept nogil:
-    cdef uint64_t pairs[2 * CHUNK]
-    cdef size_t part, i
-    while n:
-        part = min(n, <size_t>CHUNK)
-        for i in range(2 * part):
-            pairs[i] = load_be64(octets + 8 * i)
-        lookup_ipv6().find6(<const kernel_fib6 *>fib, pairs, values, part)
-        octets += 16 * part
-        values += part
-        n -= part
-
-
-cdef void find_all(int shape, const fib4 *four, const fib6 *six, const void *keys, uint32_t *values, size_t n) noexcept nogil:
-    if shape == KEYS_IPV4:
-        lookup_ipv4().find4(<const kernel_fib4 *>four, <const uint32_t *>keys, values, n)
-    elif shape == KEYS_PAIRS:
-        lookup_ipv6().find6(<const kernel_fib6 *>six, <const uint64_t *>keys, values, n)
-    else:
-        find_octets(six, <const uint8_t *>keys, values, n)
-
-
-cdef int find_released(RouteTable table, int shape, const void *keys, uint32_t *values, size_t n) except -1:
-    """A bulk lookup without the GIL, as a reader of its own. With all slots taken, the GIL is kept instead."""
-    cdef Reclaimer reclaimer = table.reclaimer
-    cdef int slot = reclaimer.claim_slot()
-    if slot < 0:
-        find_all(shape, table.fib.ipv4, table.fib.ipv6, keys, values, n)
-        return 0
-    with nogil:
-        qsbr_online(reclaimer.readers, slot)
-        find_all(shape, fib4_current(&table.fib.ipv4), fib6_current(&table.fib.ipv6), keys, values, n)
-        qsbr_offline(reclaimer.readers, slot)
-    reclaimer.release_slot(slot)
-    return 0
-
-
-cdef object find_array(RouteTable table, const fib4 *four, const fib6 *six, object keys, object out):
-    """Bulk lookup in one version: the given one, or with NULL the one now published."""
-    cdef Py_buffer addresses, numbers
-    cdef Py_ssize_t n
-    cdef int shape
-    PyObject_GetBuffer(keys, &addresses, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-    try:
-        shape = keys_shape(&addresses, keys)
-        n = addresses.shape[0]
-        if out is None:
-            out = numpy.empty(n, numpy.uint32)
-        PyObject_GetBuffer(out, &numbers, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-        try:
-            check_values(&numbers, n, out)
-            if four != NULL:
-                with nogil:
-                    find_all(shape, four, six, addresses.buf, <uint32_t *>numbers.buf, n)
-            elif n < GIL_BATCH:
-                find_all(shape, table.fib.ipv4, table.fib.ipv6, addresses.buf, <uint32_t *>numbers.buf, n)
-            else:
-                find_released(table, shape, addresses.buf, <uint32_t *>numbers.buf, n)
-        finally:
-            PyBuffer_Release(&numbers)
-    finally:
-        PyBuffer_Release(&addresses)
-    return out
-
-
-cdef uint32_t find_one(const fib4 *four, const fib6 *six, int version, const prefix *p) noexcept nogil:
-    if version & ~KEY_ADDRESS == 4:
-        return fib4_find(four, <uint32_t>(p.high >> 32))
-    return fib6_find(six, p.high, p.low)
-
-
-cdef list resolve_numbers(list values, object numbers):
-    cdef const uint32_t[::1] given = numbers
-    cdef Py_ssize_t i
-    cdef uint32_t most = len(values)
-    found = []
-    for i in range(given.shape[0]):
-        if given[i] >= most:
-            raise ValueError(f"number {given[i]} at {i} is none of this table's")
-        found.append(values[given[i]])
-    return found
 
 
 cdef class RouteTable:
@@ -486,7 +261,7 @@ cdef class RouteTable:
         the GIL is released. `resolve` turns numbers into values. A number means the same
         value while a route has it; after that, while a snapshot from before is open.
         """
-        return find_array(self, NULL, NULL, keys, out)
+        return find_array(self.fib, NULL, NULL, keys, out)
 
     def resolve(self, numbers) -> list:
         """The values of an array of numbers from `lookup`; None for 0."""
@@ -496,7 +271,7 @@ cdef class RouteTable:
         """The number of the value of the longest match, as `lookup` gives it; 0 is no route."""
         return self.number_at(key)
 
-    def snapshot(self) -> "Snapshot":
+    def snapshot(self) -> Snapshot:
         """A context in which all lookups see the table as it is now.
 
         >>> table = RouteTable({"10.0.0.0/8": "old"})
@@ -505,7 +280,7 @@ cdef class RouteTable:
         ...     view["10.1.1.1"], table["10.1.1.1"]
         ('old', 'new')
         """
-        return Snapshot(self)
+        return Snapshot(self.fib, self.store)
 
     # -- exactly one prefix ---------------------------------------------------------------
     def exact(self, key, *default):
@@ -625,7 +400,7 @@ cdef class RouteTable:
 
     __hash__ = None
 
-    def copy(self) -> "RouteTable":
+    def copy(self) -> RouteTable:
         """A table of its own with the same routes and the same value objects."""
         return type(self)(self)
 
@@ -646,90 +421,7 @@ cdef class RouteTable:
         """Free what no lookup can see any more; how many things still wait. Changes do this by themselves."""
         return self.reclaimer.free_passed()
 
-
-cdef class Snapshot:
-    """A table as it was at one moment, for lookups only; from `RouteTable.snapshot`.
-
-    While it is open nothing its version needs is freed: close it, or use `with`.
-    """
-
-    def __cinit__(self, RouteTable table not None):
-        self.slot = table.reclaimer.claim_slot()
-        if self.slot < 0:
-            raise RuntimeError("too many open snapshots and lookups: 64")
-        self.table = table
-        qsbr_online(table.reclaimer.readers, self.slot)
-        self.ipv4 = fib4_current(&table.fib.ipv4)
-        self.ipv6 = fib6_current(&table.fib.ipv6)
-
-    def __dealloc__(self):
-        if self.table is not None:
-            self.close_slot()
-
-    cdef int close_slot(self) noexcept:
-        if self.slot >= 0:
-            qsbr_offline(self.table.reclaimer.readers, self.slot)
-            self.table.reclaimer.release_slot(self.slot)
-            self.slot = -1
-        return 0
-
-    def close(self) -> None:
-        """End the snapshot; twice is as good as once."""
-        self.close_slot()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close_slot()
-
-    cdef int check_open(self) except -1:
-        if self.slot < 0:
-            raise ValueError("the snapshot is closed")
-        return 0
-
-    def lookup(self, keys, out=None):
-        """As RouteTable.lookup, in this version."""
-        self.check_open()
-        return find_array(self.table, self.ipv4, self.ipv6, keys, out)
-
-    def resolve(self, numbers) -> list:
-        """As RouteTable.resolve; numbers keep their meaning while the snapshot is open."""
-        self.check_open()
-        return resolve_numbers(self.table.store.values, numbers)
-
-    def get(self, address, default=None):
-        """The value of the longest match of an address in this version, or `default`."""
-        cdef prefix p
-        cdef uint32_t number
-        self.check_open()
-        cdef int version = read_key(address, &p)
-        if not version & KEY_ADDRESS:
-            raise ValueError(f"a snapshot answers for addresses, not for prefixes: {address!r}")
-        number = find_one(self.ipv4, self.ipv6, version, &p)
-        return self.table.store.values[number] if number else default
-
-    def __getitem__(self, address):
-        value = self.get(address, self)
-        if value is self:
-            raise KeyError(address)
-        return value
-
 # -- loading arrays ------------------------------------------------------------------------------
-
-cdef object as_pairs(object addresses):
-    """(4 or 6, array of uint32 (n,) or uint64 (n, 2))"""
-    cdef Py_buffer view
-    cdef int shape
-    PyObject_GetBuffer(addresses, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-    try:
-        shape = keys_shape(&view, addresses)
-    finally:
-        PyBuffer_Release(&view)
-    if shape == KEYS_OCTETS:
-        addresses = numpy.asarray(addresses).view(">u8").astype(numpy.uint64)
-    return (4 if shape == KEYS_IPV4 else 6), addresses
-
 
 cdef object as_numbers(Values table, object values, uint64_t n, list acquired):
     """A uint32 array of the numbers of n values; what was acquired, each distinct integer of an array once."""
@@ -750,30 +442,6 @@ cdef object acquire_all(Values table, object values, list acquired):
     for value in values:
         acquired.append(table.acquire(value))
     return numpy.array(acquired, numpy.uint32)
-
-
-cdef int read_routes(int version, object addresses, object lengths, prefix *p) except -1:
-    """Copy and check as many prefixes as there are lengths; ValueError names the first that is wrong."""
-    cdef const uint32_t[::1] short_addresses
-    cdef const uint64_t[:, ::1] long_addresses
-    cdef const uint8_t[::1] bits = lengths
-    cdef uint64_t i
-    cdef uint32_t longest = 32 if version == 4 else 128
-    if version == 4:
-        short_addresses = addresses
-    else:
-        long_addresses = addresses
-    for i in range(<uint64_t>bits.shape[0]):
-        if version == 4:
-            p[i].high, p[i].low = <uint64_t>short_addresses[i] << 32, 0
-        else:
-            p[i].high, p[i].low = long_addresses[i, 0], long_addresses[i, 1]
-        p[i].length = bits[i]
-        if bits[i] > longest:
-            raise ValueError(f"route {i}: length {bits[i]} is not 0..{longest}")
-        if host_bits(&p[i]):
-            raise ValueError(f"route {i}: bits set behind the prefix length {bits[i]}")
-    return 0
 
 
 cdef int put_arrays(RouteTable table, int version, const prefix *p, object values, uint64_t n, list acquired) except -1:

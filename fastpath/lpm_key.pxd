@@ -1,6 +1,6 @@
-# Addresses and prefixes as text, without Python objects.
+# Addresses and prefixes: as text, without Python objects, and as the keys of a route table.
 #
-# Owns: reading and writing the notations of both families.
+# Owns: reading and writing the notations of both families; reading keys of every kind.
 # Never: guesses; text that is not exactly an address or a prefix is refused.
 # Invariant: what `prefix_write` wrote, `prefix_read` reads back.
 
@@ -153,3 +153,24 @@ cdef inline uint32_t prefix_write(int version, uint64_t high, uint64_t low, uint
     cdef uint32_t n = ipv4_write(high, text) if version == 4 else ipv6_write(high, low, text)
     text[n] = 47
     return n + 1 + decimal_write(length, text + n + 1)
+
+# -- prefixes ----------------------------------------------------------------------
+
+cdef inline bint host_bits(const prefix *p) noexcept nogil:
+    """Whether bits are set behind the length."""
+    if p.length >= 64:
+        return p.length < 128 and (p.low & (~<uint64_t>0 >> (p.length - 64))) != 0
+    return p.low != 0 or (p.high & (~<uint64_t>0 >> p.length)) != 0
+
+cdef inline uint64_t high_mask(uint32_t length) noexcept nogil:
+    return ~<uint64_t>0 if length >= 64 else ~(~<uint64_t>0 >> length)
+
+cdef inline uint64_t low_mask(uint32_t length) noexcept nogil:
+    return 0 if length <= 64 else high_mask(length - 64)
+
+# -- keys (lpm_key.pyx) --------------------------------------------------------------
+
+# Fill `p`: 4 or 6, with KEY_ADDRESS when the key gave no length. Host bits are errors.
+cdef int read_key(object key, prefix *p) except -1
+# A prefix as text; bits behind the length are to be clear.
+cdef object text_of(int version, uint64_t high, uint64_t low, uint32_t length)

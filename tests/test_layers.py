@@ -27,6 +27,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"stage", "port"},
         {"records", "transmit"},
         {"worker", "lpm_key", "lpm_values", "lpm_text"},
+        {"lpm_arrays"},
+        {"lpm_snapshot"},
         {"plane", "lpm", "reference"},
         {""},
     ],

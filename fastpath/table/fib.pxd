@@ -58,6 +58,7 @@ cdef class Fib:
     cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1
     cdef int apply(self, int version, const prefix *p, uint64_t n) except -1
     cdef int rebuild(self, int version) except -1
+    cdef void collect_editions(self, pool *p) noexcept
     cdef void publish(self, int version) noexcept
     cdef void retire_table(self, family *old) noexcept
     cdef void discard(self, int version) noexcept

@@ -17,7 +17,7 @@ from libc.string cimport memset
 from fastpath.atomic cimport atomic_pointer_store
 from fastpath.table.fib_build cimport root_compile, root_update
 from fastpath.table.fib_pool cimport (
-    FIB_LINE, edition_give, edition_take, piece_give, pool_free, pool_new,
+    FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
 )
 from fastpath.table.rib cimport rib_clear, rib_get, rib_insert, rib_list, rib_longest, rib_remove
 
@@ -32,10 +32,6 @@ cdef enum:
 
 cdef void release_piece(void *owner, uint64_t item) noexcept:
     piece_give(<pool *>owner, <uint32_t>item & 0x3ffffff, <uint32_t>item >> 26)
-
-
-cdef void release_edition(void *owner, uint64_t item) noexcept:
-    edition_give(<pool *>owner, <edition *><size_t>item)
 
 
 cdef void release_pool(void *owner, uint64_t item) noexcept:
@@ -127,16 +123,16 @@ cdef class Fib:
         if self.reclaimer is None or f.published == NULL:
             return
         try:
-            self.reclaimer.reserve(2)
+            self.reclaimer.reserve(1)
         except MemoryError:
             return                    # leaked rather than freed under a queued piece
         self.retire_table(f)
         self.reclaimer.free_passed()
 
     cdef void retire_table(self, family *old) noexcept:
-        """A table nobody will read any more. Room for two was reserved."""
+        """A table nobody will read any more. Room for it was reserved."""
         cdef uint64_t token = self.reclaimer.advance()
-        self.reclaimer.defer(token, release_edition, old.compiled.pieces, <size_t>old.published)
+        edition_retire(old.compiled.pieces, old.published, token)
         self.reclaimer.defer(token, release_pool, old.compiled.pieces, 0)
         free(old.compiled.dropped)
 
@@ -149,6 +145,7 @@ cdef class Fib:
         self.reclaimer.free_passed()
         if f.broken or t.transaction == ~<uint32_t>0 or (n > 64 and n > f.routes.routes // REBUILD_SHARE):
             return self.rebuild(version)
+        self.collect_editions(t.pieces)
         t.making = edition_take(t.pieces, f.published)
         if t.making == NULL:
             raise MemoryError
@@ -162,7 +159,7 @@ cdef class Fib:
             root_update(t, f.routes.root, p[i].high, p[i].low, p[i].length, f.routes.default_value)
         if not t.full:
             try:
-                self.reclaimer.reserve(t.n_dropped + 1)
+                self.reclaimer.reserve(t.n_dropped)
                 self.publish(version)
                 return 0
             except MemoryError:
@@ -171,6 +168,21 @@ cdef class Fib:
         t.making = NULL
         f.broken = True               # until the rebuild succeeds
         return self.rebuild(version)
+
+    cdef void collect_editions(self, pool *p) noexcept:
+        """Take back the editions that no reader has. An open snapshot keeps its own only, however many changes come."""
+        cdef uint64_t oldest = self.reclaimer.oldest_unknown()
+        cdef edition **link = &p.retired
+        cdef edition *e = p.retired
+        while e != NULL and e.token <= oldest:
+            if self.reclaimer.is_held(readable(e)):
+                link = &e.next
+            else:
+                link[0] = e.next
+                if p.retired_end == &e.next:
+                    p.retired_end = link
+                edition_give(p, e)
+            e = link[0]
 
     cdef void publish(self, int version) noexcept:
         """Make what was made what readers see, then retire what it replaced. Room was reserved."""
@@ -186,7 +198,7 @@ cdef class Fib:
         for i in range(t.n_dropped):
             self.reclaimer.defer(token, release_piece, t.pieces, t.dropped[i])
         t.n_dropped = 0
-        self.reclaimer.defer(token, release_edition, t.pieces, <size_t>old)
+        edition_retire(t.pieces, old, token)
 
     cdef int rebuild(self, int version) except -1:
         """Compile all routes into a pool of their own and publish that."""
@@ -195,7 +207,7 @@ cdef class Fib:
         cdef trie fresh
         cdef uint64_t most = LINES_MAX_IPV4 if version == 4 else LINES_MAX_IPV6
         cdef uint64_t lines = LINES_MIN
-        self.reclaimer.reserve(2)
+        self.reclaimer.reserve(1)
         while lines < f.routes.routes // 2:
             lines *= 2
         while True:

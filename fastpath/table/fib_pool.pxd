@@ -28,8 +28,9 @@ cdef enum:
 # A version of the table: its root, and what the writer keeps with it. What readers get is
 # a pointer to `base`: struct fib4 or struct fib6, which are laid out alike.
 cdef struct edition:
-    edition *next
+    edition *next              # of the list it is on
     uint64_t position
+    uint64_t token             # of its retirement
     const uint8_t *base
     uint32_t root[65536]
 
@@ -41,6 +42,8 @@ cdef struct pool:
     uint32_t free_first[PIECE_CLASSES]
     uint32_t *born             # of a piece's first line: its transaction; while free, the next free one
     edition *editions          # free ones, the latest first
+    edition *retired           # those that readers may still see, the oldest first
+    edition **retired_end
     uint32_t n_editions
     uint64_t n_changed
     uint32_t changed[CHANGES_KEPT]
@@ -67,7 +70,10 @@ cdef uint32_t trie_take(trie *t, uint32_t size_class) noexcept nogil
 cdef void trie_drop(trie *t, uint32_t line, uint32_t size_class) noexcept nogil
 # An edition with the root of `current` (NULL: undefined), or NULL without memory.
 cdef edition *edition_take(pool *p, const edition *current) noexcept nogil
+# Take back an edition that nobody reads any more.
 cdef void edition_give(pool *p, edition *e) noexcept nogil
+# Keep one that was replaced, until it is given back or the pool freed.
+cdef void edition_retire(pool *p, edition *e, uint64_t token) noexcept nogil
 
 cdef inline uint8_t *piece_at(const pool *p, uint32_t line) noexcept nogil:
     return p.base + <uint64_t>line * FIB_LINE

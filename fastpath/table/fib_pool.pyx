@@ -36,15 +36,21 @@ cdef pool *pool_new(uint32_t lines) noexcept nogil:
         madvise(base, mapped(lines), MADV_HUGEPAGE)
     p.base = <uint8_t *>base
     p.lines, p.fresh = lines, 1
+    p.retired_end = &p.retired
     return p
 
 
-cdef void pool_free(pool *p) noexcept nogil:
-    cdef edition *e
-    while p.editions != NULL:
-        e = p.editions
-        p.editions = e.next
+cdef void editions_free(edition *e) noexcept nogil:
+    cdef edition *next
+    while e != NULL:
+        next = e.next
         free(e)
+        e = next
+
+
+cdef void pool_free(pool *p) noexcept nogil:
+    editions_free(p.editions)
+    editions_free(p.retired)
     munmap(p.base, mapped(p.lines))
     free(p.born)
     free(p)
@@ -159,3 +165,9 @@ cdef void edition_give(pool *p, edition *e) noexcept nogil:
     e.next = p.editions
     p.editions = e
     p.n_editions += 1
+
+
+cdef void edition_retire(pool *p, edition *e, uint64_t token) noexcept nogil:
+    e.token, e.next = token, NULL
+    p.retired_end[0] = e
+    p.retired_end = &e.next

@@ -5,7 +5,10 @@
 # Never: frees anything a reader that was online at the time may still read.
 # Invariants:
 #   * One writer publishes, *then* advances the epoch, and frees what it replaced
-#     only when `qsbr_passed` holds for the token that the advance returned.
+#     only when `qsbr_oldest` of all readers has come to the token that the advance returned.
+#   * What was published as a whole (a version) may also be used again as soon as
+#     every reader that has *not* said what it holds has reported, and no other holds it.
+#     Whoever says so (`hold`) does it with the GIL, as the writer publishes and asks.
 #   * A reader comes online before it loads a published pointer, and keeps
 #     nothing it loaded across `qsbr_quiescent` or `qsbr_offline`.
 #
@@ -21,6 +24,12 @@ from fastpath.atomic cimport (
     atomic_add_ordered, atomic_fence_ordered, atomic_load_acquire, atomic_load_relaxed,
     atomic_store_relaxed, atomic_store_release,
 )
+
+cdef extern from *:
+    """
+    #define qsbr_lowest(x) ((uint32_t)__builtin_ctzll(x))
+    """
+    uint32_t bits_lowest "qsbr_lowest"(uint64_t x) noexcept nogil      # x != 0
 
 cdef enum:
     QSBR_READERS = 64          # slots; a reader is a thread, never two at a time
@@ -53,20 +62,18 @@ cdef inline uint64_t qsbr_advance(qsbr *q) noexcept nogil:
     atomic_fence_ordered()
     return token
 
-cdef inline uint64_t qsbr_oldest(qsbr *q) noexcept nogil:
-    """The oldest epoch an online reader may still be in; the present one when all are offline."""
+cdef inline uint64_t qsbr_oldest(qsbr *q, uint64_t slots) noexcept nogil:
+    """The oldest epoch an online reader of these slots (bits) may still be in; the present one when all are offline."""
     cdef uint64_t oldest = atomic_load_relaxed(&q.epoch)
     cdef uint64_t seen
     cdef uint32_t i
-    for i in range(QSBR_READERS):
+    while slots:
+        i = bits_lowest(slots)
+        slots &= slots - 1
         seen = atomic_load_acquire(&q.readers[i].seen)
         if seen != 0 and seen < oldest:
             oldest = seen
     return oldest
-
-cdef inline bint qsbr_passed(qsbr *q, uint64_t token) noexcept nogil:
-    """Every reader that was online when `token` was made has since reported."""
-    return qsbr_oldest(q) >= token
 
 
 ctypedef void (*release_t)(void *owner, uint64_t item) noexcept
@@ -80,6 +87,8 @@ cdef struct retired:
 cdef class Reclaimer:
     cdef qsbr *readers                 # cache-line aligned, lives as long as this object
     cdef uint64_t claimed              # bit i: slot i belongs to somebody
+    cdef uint64_t holding              # bit i: the owner of slot i said what it holds, in `held`
+    cdef const void *held[QSBR_READERS][2]
     cdef retired *queue                # ring of `capacity` (a power of two), oldest token first
     cdef uint64_t first, after, capacity
     cdef int reserve(self, uint64_t more) except -1
@@ -90,4 +99,7 @@ cdef class Reclaimer:
     cdef void free_one(self) noexcept
     cdef uint64_t free_passed(self) noexcept
     cdef int claim_slot(self) noexcept
+    cdef int hold(self, const void *one, const void *other) noexcept
+    cdef bint is_held(self, const void *version) noexcept
+    cdef uint64_t oldest_unknown(self) noexcept
     cdef void release_slot(self, int slot) noexcept

@@ -101,7 +101,7 @@ cdef class Reclaimer:
         """Free all whose token has passed; how many still wait."""
         cdef uint64_t oldest
         if self.first != self.after:
-            oldest = qsbr_oldest(self.readers)
+            oldest = qsbr_oldest(self.readers, self.claimed)
             while self.first != self.after and \
                     self.queue[self.first & (self.capacity - 1)].token <= oldest:
                 self.free_one()
@@ -115,7 +115,7 @@ cdef class Reclaimer:
         """Wait until everything retired so far is freed. TimeoutError when a reader stays too long."""
         cdef uint64_t token = self.advance()
         deadline = time.monotonic() + timeout
-        while not qsbr_passed(self.readers, token):
+        while qsbr_oldest(self.readers, self.claimed) < token:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"readers {self.lagging(token)} did not report within {timeout} s")
             time.sleep(0.0001)
@@ -141,8 +141,34 @@ cdef class Reclaimer:
                 return i
         return -1
 
+    cdef int hold(self, const void *one, const void *other) noexcept:
+        """Claim a slot for a reader of two versions that are published now, and come online; -1 when all are taken."""
+        cdef int slot = self.claim_slot()
+        if slot >= 0:
+            self.held[slot][0], self.held[slot][1] = one, other
+            self.holding |= <uint64_t>1 << slot
+            qsbr_online(self.readers, <uint32_t>slot)
+        return slot
+
+    cdef bint is_held(self, const void *version) noexcept:
+        """Whether a reader said that it holds the version."""
+        cdef uint64_t slots = self.holding
+        cdef uint32_t i
+        while slots:
+            i = bits_lowest(slots)
+            slots &= slots - 1
+            if self.held[i][0] == version or self.held[i][1] == version:
+                return True
+        return False
+
+    cdef uint64_t oldest_unknown(self) noexcept:
+        """The oldest epoch of the readers that did not say what they hold."""
+        return qsbr_oldest(self.readers, self.claimed & ~self.holding)
+
     cdef void release_slot(self, int slot) noexcept:
+        """Give back a slot whose reader is offline."""
         self.claimed &= ~(<uint64_t>1 << slot)
+        self.holding &= ~(<uint64_t>1 << slot)
 
     def claim(self) -> int:
         """Take a reader slot of one's own; RuntimeError when all 64 are taken."""

@@ -121,7 +121,7 @@ class TableMachine(RuleBasedStateMachine):
             view.close()
         self.table.clear()
         assert self.table.reclaim() == 0
-        assert self.table.memory == {"routes": 0, "ipv4": 262168, "ipv6": 262168}
+        assert self.table.memory == {"routes": 0, "ipv4": 262176, "ipv6": 262176}
 
 
 class Table6Machine(TableMachine):

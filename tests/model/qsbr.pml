@@ -1,10 +1,13 @@
 /* Publication and reclamation of a compiled table (fastpath/table/qsbr.pxd, fib.pyx, fib_pool.pyx).
  *
  * One writer publishes versions in three slots of memory; two readers, each
- * three bursts, load the published pointer once a burst and use it until they report.
+ * two bursts, load the published pointer once a burst and use it until they report.
  * A slot is freed when its token has passed, and may then hold another version. What it
  * held is kept (an edition's root): change n is bit n of it, and a slot taken again is
  * brought up to date with the changes noted since its own.
+ *
+ * A third reader, a snapshot, reports nothing but says what it holds, in one step with
+ * loading it (both sides have the GIL): the writer leaves that slot alone.
  *
  * Checked: no reader ever uses a slot that was freed or filled anew since it
  * loaded the pointer; what it reads is all of the version, and does not change under
@@ -21,11 +24,13 @@
 /* mutant: STALE_EDITION */
 /* mutant: LAST_CHANGE_FORGOTTEN */
 /* mutant: WRITTEN_IN_PLACE */
+/* mutant: HOLDER_IGNORED */
+/* mutant: HOLDER_LATE */
 
 #define READERS 2
-#define BURSTS 3
+#define BURSTS 2
 #define SLOTS 3
-#define PUBLICATIONS 3
+#define PUBLICATIONS 2
 
 byte epoch = 1;            /* the writer's clock */
 byte seen[READERS];        /* 0 = offline */
@@ -35,6 +40,9 @@ byte filled[SLOTS];        /* how often a slot was filled: a stale pointer shows
 byte root[SLOTS];          /* the changes it has, a bit each */
 byte position[SLOTS];      /* how many changes there were when it was last right */
 byte whole[SLOTS];         /* what its version is to have */
+
+#define NOTHING 99
+byte held = NOTHING;       /* the slot that the snapshot has */
 
 inline use(slot, was)
 {
@@ -117,9 +125,24 @@ inline wait_for(token)
     od
 }
 
+proctype snapshot()
+{
+    byte slot, was;
+#ifdef HOLDER_LATE
+    atomic { slot = published; was = filled[slot] };
+    held = slot;
+#else
+    atomic { slot = published; was = filled[slot]; held = slot };
+#endif
+    use(slot, was);
+    use(slot, was);
+    held = NOTHING
+}
+
 proctype writer()
 {
-    byte count = 0, old, fresh, token;
+    byte count = 0, old, fresh, token, r2;
+    bool kept[SLOTS];
     do
     :: count < PUBLICATIONS ->
         if                                              /* any slot that is not in use */
@@ -146,7 +169,24 @@ proctype writer()
 #ifndef NO_WAIT
         wait_for(token);
 #endif
-        live[old] = false;
+        kept[old] = true;
+        /* give back what is kept and not held: now, or after a later change */
+        r2 = 0;
+        do
+        :: r2 < SLOTS ->
+            atomic {
+                if
+#ifdef HOLDER_IGNORED
+                :: kept[r2] -> kept[r2] = false; live[r2] = false
+#else
+                :: kept[r2] && held != r2 -> kept[r2] = false; live[r2] = false
+#endif
+                :: else
+                fi
+            };
+            r2++
+        :: r2 == SLOTS -> break
+        od;
         count++
     :: count == PUBLICATIONS -> break
     od
@@ -154,5 +194,5 @@ proctype writer()
 
 init
 {
-    atomic { live[0] = true; filled[0] = 1; run reader(0); run reader(1); run writer() }
+    atomic { live[0] = true; filled[0] = 1; run reader(0); run reader(1); run snapshot(); run writer() }
 }

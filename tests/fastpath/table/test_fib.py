@@ -10,11 +10,11 @@ import pytest
 
 from fastpath.table.fib import Fib
 from fastpath.table.qsbr import Reclaimer
-from tests.fastpath.table.linear import BITS, Linear, edge_addresses, random_prefix
+from tests.fastpath.table.linear import BITS, Linear, as_array, edge_addresses, random_prefix
 
 NETWORK = {4: IPv4Network, 6: IPv6Network}
 ADDRESS = {4: IPv4Address, 6: IPv6Address}
-ROOT = 24 + 4 * 65536  # of a version of either family
+ROOT = 32 + 4 * 65536  # of a version of either family
 EMPTY = {"routes": 0, "ipv4": ROOT, "ipv6": ROOT}
 
 
@@ -215,3 +215,26 @@ def test_slots_run_out_with_an_error():
     for workers in (-1, 65):
         with pytest.raises(ValueError, match="workers must be"):
             Reclaimer(workers=workers)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("seed", range(8))
+def test_many_changes_at_once_show_as_in_the_twin(version, seed):
+    """Routes set and withdrawn in one transaction, fewer and more than make a new table."""
+    random = Random(100 + seed)
+    twin, reclaimer = Linear(version), Reclaimer()
+    fib = Fib(reclaimer)
+    bases = [random.getrandbits(twin.bits) for _ in range(random.choice([1, 3, 20]))]
+    for n in (300, 40, 10, 200, 3, 60):
+        some = random.sample(list(twin.routes), min(len(twin.routes), n // 2))
+        changed = dict.fromkeys(some, 0) | {random_prefix(random, twin.bits, bases): random.randint(1, 300) for _ in range(n)}
+        addresses = as_array(version, [address for address, _ in changed])
+        lengths = np.array([length for _, length in changed], np.uint8)
+        before = fib.change(version, addresses, lengths, np.array(list(changed.values()), np.uint32))
+        assert before.tolist() == [twin.routes.get(prefix, 0) for prefix in changed]
+        twin.routes = {prefix: value for prefix, value in (twin.routes | changed).items() if value}
+        compare(random, twin, fib)
+    fib.change(version, as_array(version, [a for a, _ in twin.routes]), np.array([n for _, n in twin.routes], np.uint8),
+               np.zeros(len(twin.routes), np.uint32))  # fmt: skip
+    reclaimer.synchronize()
+    assert fib.memory == EMPTY
