@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help build probes test demo check lint format bench bench-e2e bench-peers debug asan tsan fuzz soak model cov docs wheel sdist clean distclean
+.PHONY: help build probes test demo check lint format bench bench-e2e bench-peers bench-cni debug asan tsan fuzz soak model cov docs wheel sdist clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ asan_run = LD_PRELOAD="$(call library,libasan) $(call library,libubsan)" PYTHONM
 tsan_run = TSAN_OPTIONS=exitcode=66:suppressions=$(CURDIR)/tests/tsan.supp setarch -R env LD_PRELOAD="$(call library,libtsan)" $(python)
 # A sanitizer writes its report to the real stderr, so that stays uncaptured.
 UNITS = -m pytest --capture=sys $(PYTEST_ARGS) -m 'not root and not slow' $(UNIT_TESTS)
+
+bench-cni: build $(VENV)/.bench  ## root: ADD and DEL beside the reference bridge plugin, in turn; into docs/benchmarks
+	@$(PY) -m bench.cni $(BENCH_ARGS)
 
 debug: $(VENV)/.test  ## unit and golden tests on a debug build
 	$(call tree,debug)

@@ -138,6 +138,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (node, _) = stack.enter_context(two_nodes(folder, pods=1))
         names = stack.enter_context(namespaces(options.size))
+        node.extra = "[ipam]\ncooldown = 0"  # host-local has none: addresses go round
         node.write(pods=0, peers=False)
         node.start()
         descriptor = os.open(path_of(node.host), os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The report of bench.cni: a table and pictures from the samples.
+"""The report of bench.cni: a table and pictures from the samples.  python -m bench.cni.report IN.json
 
 Owns: the look of both.
 Never: measures, or leaves a sample out.
@@ -7,6 +7,7 @@ Never: measures, or leaves a sample out.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"Run again: `{document['command']}`"
     yield ""
     yield "Milliseconds from the start of the plugin's process to its end (for a burst, from the first start to the last end);"
+    yield "no cool-down of addresses, as host-local has none;"
     yield "the two sides in turn. The ratio is towpath-cni divided by the reference, of the same round: its median and middle half."
     yield ""
     yield "| what | families | plugin | p50 | p99 | min - max | ratio | its IQR |"
@@ -78,7 +80,7 @@ def draw(document: Mapping[str, Any], path: Path) -> list[Path]:
         panel.set_title(f"{match['what']} ({match['families']})", fontsize=8)
         panel.set_xlabel("ms", fontsize=7)
         panel.grid(visible=True, alpha=0.3)
-    axes.flat[0].legend(fontsize=7)
+    axes.flat[0].legend(fontsize=7, loc="lower right")
     axes.flat[0].set_ylabel("share of calls done by then")
     figure.suptitle(f"CNI · {document['date']} · {hardware(document['machine'])}", fontsize=9)
     pictures = []
@@ -87,3 +89,7 @@ def draw(document: Mapping[str, Any], path: Path) -> list[Path]:
         figure.savefig(pictures[-1], dpi=110, metadata={"Date": None} if suffix == ".svg" else None)
     plt.close(figure)
     return pictures
+
+
+if __name__ == "__main__":
+    print(*write(Path(sys.argv[1])), sep="\n")

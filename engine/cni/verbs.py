@@ -51,7 +51,7 @@ class Verbs:
         self._spool = spool_folder
         self._lanes: dict[Lane, deque[Callable[[], None]]] = {}
         self._arriving: list[tuple[Attachment, Callable[[int | TowpathError], None]]] = []
-        self._leaving: list[tuple[Attachment, Callable[[], None]]] = []
+        self._leaving: list[tuple[Attachment, Callable[[Exception | None], None]]] = []
         self._aside_now = 0  # works in threads whose end the loop has not seen
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-ipam")
 
@@ -229,12 +229,14 @@ class Verbs:
 
     def _detach_leaving(self) -> None:
         leaving, self._leaving = self._leaving, []
+        problem = None
         try:
             self._detach(attachment for attachment, _ in leaving)
-        except Exception:
+        except Exception as error:
             log.exception("%d pods could not be detached", len(leaving))
+            problem = error
         for _, detached in leaving:
-            detached()
+            detached(problem)
 
     # -- the parts of ADD ----------------------------------------------------------
     def _plan(
@@ -285,15 +287,20 @@ class Verbs:
 
     def _ended(self, attachment: Attachment, done: Callable[[], None], *, acknowledged: bool) -> None:
         """The runtime has the answer, or went away without it."""
-        present = self._node.residents.get(attachment.key)
-        if present == attachment and acknowledged:
-            self._node.residents.put(msgspec.structs.replace(attachment, confirmed=True))
-            log.info("pod %s attached: %s", attachment.pod, ", ".join(attachment.addresses))
-        elif present == attachment:
-            log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
-            self._forget([attachment], lambda _: done())
+        if self._node.residents.get(attachment.key) != attachment:
+            done()
             return
-        done()
+        try:
+            if acknowledged:
+                self._node.residents.put(msgspec.structs.replace(attachment, confirmed=True))
+                log.info("pod %s attached: %s", attachment.pod, ", ".join(attachment.addresses))
+                done()
+            else:
+                log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
+                self._forget([attachment], lambda _: done())
+        except TowpathError as error:  # a full disk: what is written down is less than what is
+            log.warning("pod %s: %s", attachment.pod, error)
+            done()
 
     # -- DEL and GC ----------------------------------------------------------------
     def _delete(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
@@ -306,20 +313,20 @@ class Verbs:
             else:
                 self._fail(call, error, answer, done)
 
-        def detached() -> None:
-            if configuration.ipam == OURS:
-                ended(None)
+        def detached(error: Exception | None) -> None:
+            if configuration.ipam == OURS or error is not None:
+                ended(error)
             else:
                 self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), lambda _: ended(None), ended)
 
         same = "" if configuration.ipam == OURS else configuration.ipam
         if attachment is None:
-            detached()
+            detached(None)
         elif attachment.ipam == same:
             self._leaving.append((attachment, detached))
             self._soon(self._leaving, self._detach_leaving)
         else:  # the configuration was changed since
-            self._forget([attachment], lambda _: detached())
+            self._forget([attachment], detached)
 
     def _collect_garbage(
         self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]
