@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.e2e import report
-from bench.e2e.matches import PROFILE_TITLES, PROFILES, SUITES, Session, Settings
+from bench.e2e.matches import COUNTS, PROFILE_TITLES, PROFILES, SUITES, Session, Settings
 from bench.e2e.workloads import WORKLOADS
 from engine.errors import TowpathError
 from engine.lab import owner, privilege
@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 rounds of half a second, growth not to its ends")
     parser.add_argument("--profiles", default="".join(PROFILES), help="underlays, letters of ABC (all)")
     parser.add_argument("--workloads", default="", help=f"some of the suites': {', '.join(WORKLOADS)}")
+    parser.add_argument("--growth", default="", help="what grows and to what, like routes=1000000,pods=100 (all)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report ({OUTPUT})")
     parser.add_argument("--name", default="", help="of the report's files (<date>-e2e)")
     parser.add_argument("--no-plots", action="store_true", help="leave matplotlib alone")
@@ -44,14 +45,22 @@ def arguments() -> argparse.Namespace:
         parser.error(f"there is no suite or profile {', '.join(unknown)}")
     if unknown := set(filter(None, chosen.workloads.split(","))) - set(WORKLOADS):
         parser.error(f"there is no workload {', '.join(unknown)}")
+    if unknown := {part.partition("=")[0] for part in filter(None, chosen.growth.split(","))} - set(COUNTS):
+        parser.error(f"nothing grows in {', '.join(unknown)}")
     return chosen
 
 
 def settings_of(chosen: argparse.Namespace) -> Settings:
     workloads = tuple(filter(None, chosen.workloads.split(",")))
     pairs, seconds = (3, 0.5) if chosen.quick else (10, 2.0)
+    growth = [part.partition("=")[::2] for part in filter(None, chosen.growth.split(","))]
     return Settings(
-        chosen.pairs or pairs, chosen.seconds or seconds, tuple(chosen.profiles), workloads, large=not chosen.quick
+        chosen.pairs or pairs,
+        chosen.seconds or seconds,
+        tuple(chosen.profiles),
+        workloads,
+        large=not chosen.quick,
+        growth=tuple((kind, int(count)) for kind, count in growth),
     )
 
 

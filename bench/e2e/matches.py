@@ -7,6 +7,7 @@ Invariant: all contenders of a match are up before its first sample, and each ha
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Settings:
     profiles: tuple[str, ...] = tuple(PROFILES)
     workloads: tuple[str, ...] = ()  # of the suite's, all when empty
     large: bool = True  # growth to its ends
+    growth: tuple[tuple[str, int], ...] = ()  # kinds and counts, all when empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +152,17 @@ def peers(session: Session) -> None:
 
 
 # -- growth --------------------------------------------------------------------
-ROUTES = (1_000, 10_000, 100_000, 1_000_000)
-PEER_COUNTS = (100, 5_000)
-POD_COUNTS = (10, 100)
+COUNTS = {"routes": (1_000, 10_000, 100_000, 1_000_000), "peers": (100, 5_000), "pods": (10, 100)}
 _LARGE = 50_000  # more rows than this only with `large`
+_FILE_HOLDS = 100_000  # static routes; more are put into the plane by the program that embeds the node
 
 
 def growth(session: Session) -> None:
     """One stream and small datagrams through a node that has little, and one that has much, in turn."""
-    for kind, counts in (("routes", ROUTES), ("peers", PEER_COUNTS), ("pods", POD_COUNTS)):
-        for count in counts:
-            if count <= _LARGE or session.settings.large:
-                _grow(session, kind, count)
+    chosen = [(kind, count) for kind, counts in COUNTS.items() for count in counts]
+    for kind, count in session.settings.growth or chosen:
+        if count <= _LARGE or session.settings.large:
+            _grow(session, kind, count)
 
 
 def _grow(session: Session, kind: str, count: int) -> None:
@@ -172,7 +173,10 @@ def _grow(session: Session, kind: str, count: int) -> None:
         began = time.monotonic()
         try:
             many = large.towpath(
-                pods=count if kind == "pods" else 1, tables=_tables(kind, count), seconds=min(300, 120 + count / 500)
+                pods=count if kind == "pods" else 1,
+                tables=_tables(kind, count),
+                seconds=120,
+                program=_program(kind, count),
             )
         except (RuntimeError, OSError) as error:
             session.unavailable[f"growth: {count} {kind}"] = str(error).splitlines()[0]
@@ -189,9 +193,15 @@ def _grow(session: Session, kind: str, count: int) -> None:
             session.run(f"growth-{kind}", workload, "A", contenders)
 
 
+def _program(kind: str, count: int) -> tuple[str, ...]:
+    if kind != "routes" or count <= _FILE_HOLDS:
+        return ()
+    return (sys.executable, "-m", "bench.e2e.filled", str(count))
+
+
 def _tables(kind: str, count: int) -> list[tuple[str, dict[str, object]]]:
     """What the large node's file has beyond the small one's."""
-    if kind == "routes":
+    if kind == "routes" and count <= _FILE_HOLDS:
         return [
             (
                 "[routes]",

@@ -27,8 +27,10 @@ Tables = Sequence[tuple[str, Mapping[str, Any]]]
 class Daemon:
     """Made once a host; may be started, killed and started again."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, program: Sequence[str] = (*TOWPATH, "run")) -> None:
+        """`program` takes `--config FILE` and says when it is ready, as `towpath run` does."""
         self.host = host
+        self.program = program
         self.directory = host.directory
         self.directory.mkdir(exist_ok=True)
         self.config = self.directory / "towpath.toml"

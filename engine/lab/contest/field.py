@@ -108,15 +108,17 @@ class Field:
         pods: int = 1,
         tables: Sequence[tuple[str, Mapping[str, Any]]] = (),
         seconds: float = 20.0,
+        program: Sequence[str] = (),
         **network: Any,
     ) -> Contender:
-        """A daemon on each node. `tables` go into the first node's file; `pods` are its pods, the first sends."""
+        """A daemon on each node. `tables` go into the first node's file; `pods` are its pods, the first sends;
+        `program` is what runs it, where that is not `towpath run`."""
         ends: list[Host] = []
         for index, node in enumerate(self.nodes):
             own = [self.lab.pod(f"{self.prefix}p{index}-{number}") for number in range(pods if index == 0 else 1)]
             ends.append(own[0])
             self.pods = self.pods or own
-            daemon = Daemon(node)
+            daemon = Daemon(node, program) if program and index == 0 else Daemon(node)
             daemon.configure(
                 [
                     ("node", self._table(index, own=True)),
