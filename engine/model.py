@@ -251,6 +251,10 @@ class PodDevice:
     pod: Pod
     mtu: int
 
+    def __hash__(self) -> int:
+        """Of what tells one from another; equal ones have it equal. All of a pod would take long, and often."""
+        return hash((self.pod.name, self.pod.namespace, self.mtu))
+
 
 @dataclass(frozen=True, slots=True)
 class HostDevice:

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECK_PAUSE = 10.0  # seconds between two looks at what nobody announces: whether namespaces still stand
-AUDIT_PAUSE = 60.0  # seconds between two looks at all of the host's side, whatever was announced
-AUDIT_SHARE = 10_000  # an audit that takes long is made so much less often
+AUDIT_PAUSE = 300.0  # seconds between two looks at all of the host's side, whatever was announced
+AUDIT_SHARE = 20_000  # an audit that takes long is made so much less often
 LOOK_PAUSE = 1.0  # seconds between two looks that the kernel's announcements cause
 LOOK_SHARE = 20  # as AUDIT_SHARE, for these
 SETTLE_PAUSE = 0.05  # seconds for announcements that belong together

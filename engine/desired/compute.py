@@ -64,13 +64,30 @@ class Recomputation:
     def __init__(self) -> None:
         self._of: tuple[Facts, Underlay] | None = None
         self._shared: _Shared | None = None
+        self._parts: dict[int, _PodParts] = {}  # of the pods of the last time, by the identity of the value
 
     def __call__(self, facts: Facts, underlay: Underlay) -> Desired:
         without_pods = replace(facts, pods=())
         if self._shared is None or self._of != (without_pods, underlay):
             computation = _Computation(facts, underlay, local_addresses(facts.node, underlay))
             self._shared, self._of = computation.shared(), (without_pods, underlay)
-        return self._shared.with_pods(facts.pods)
+            self._parts = {}
+        known, mtu = self._parts, self._shared.mtu
+        self._parts = {id(pod): known.get(id(pod)) or _parts_of(pod, mtu) for pod in facts.pods}
+        return self._shared.with_pods(list(self._parts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _PodParts:
+    """What one pod adds. It holds the pod, so that no other value can take its identity."""
+
+    pod: Pod
+    device: PodDevice
+    routes: dict[Prefix, tuple[Via, ...]]
+
+
+def _parts_of(pod: Pod, mtu: int) -> _PodParts:
+    return _PodParts(pod, _device(pod, mtu), best(_pod_offers([pod], mtu)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +99,14 @@ class _Shared:
     routes: Mapping[Prefix, tuple[Via, ...]]
     desired: Desired
 
-    def with_pods(self, pods: tuple[Pod, ...]) -> Desired:
-        devices = frozenset(_device(pod, self.mtu) for pod in pods)
-        local = best(_pod_offers(pods, self.mtu))
-        if any(prefix in self.routes for prefix in local):  # a pod has an address that somebody else announces
-            offers = [*self.computation.offers(self.mtu), *_pod_offers(pods, self.mtu)]
+    def with_pods(self, parts: list[_PodParts]) -> Desired:
+        devices = frozenset(part.device for part in parts)
+        local: dict[Prefix, tuple[Via, ...]] = {}
+        for part in parts:
+            local.update(part.routes)
+        if len(local) < sum(len(part.routes) for part in parts) or any(prefix in self.routes for prefix in local):
+            # Two have one address, or somebody announces that of a pod.
+            offers = [*self.computation.offers(self.mtu), *_pod_offers((part.pod for part in parts), self.mtu)]
             return replace(self.computation.desired(self.mtu, best(offers)), pods=devices)
         return replace(self.desired, pods=devices, routes=Layered(self.routes, local))
 
