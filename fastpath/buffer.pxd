@@ -65,7 +65,8 @@ cdef struct packet:
     uint16_t payload           # offset of the transport payload; = transport when unknown
     uint32_t flow_hash         # keyed by the worker; equal for all packets of a flow direction
     uint32_t identification    # of the datagram, valid with PACKET_FRAGMENT
-    uint16_t position          # bytes into the datagram's payload, valid with PACKET_FRAGMENT
+    uint16_t position          # of a fragment: bytes into the datagram
+    uint16_t carried           # and how many it brings, headers it still has included
     # context
     uint32_t peer              # peer it came from, valid with PACKET_FROM_TUNNEL
     uint16_t port              # index of the port it came in by

@@ -411,7 +411,7 @@ cdef class Plane:
 
     def judge(self, source, destination, int protocol, int source_port=0, int destination_port=0):
         if self.policy is None:
-            return (ROW_OUTSIDE, ROW_OUTSIDE)
+            return (<uint32_t>ROW_OUTSIDE, <uint32_t>ROW_OUTSIDE)
         return self.policy.judge(source, destination, protocol, source_port, destination_port)
 
     def flows(self, cursor=0, limit=4096):

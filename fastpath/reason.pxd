@@ -31,7 +31,11 @@ cdef enum:                     # reasons
     REASON_IP6_LENGTH
     REASON_IP6_EXTENSION      # chain too long, out of order, or cut
     REASON_IP6_ROUTING        # routing header type 0 (RFC 5095)
-    REASON_FRAGMENT           # tiny first fragment, small offset, second fragment header, over 65,535
+    REASON_FRAGMENT           # empty, or not a multiple of 8 bytes
+    REASON_FRAGMENT_TINY      # a first fragment without its whole transport header
+    REASON_FRAGMENT_OFFSET    # a later one that could lie over the transport header
+    REASON_FRAGMENT_LENGTH    # the whole would exceed 65,535 bytes
+    REASON_FRAGMENT_CHAIN     # IPv6: two fragment headers, or a first fragment without the whole chain (RFC 7112)
     REASON_UDP_LENGTH
     REASON_TCP_OFFSET
     REASON_MARTIAN            # an address that may not travel

@@ -182,8 +182,8 @@ def check_fragment(offset: int, carried: int, others: int, *, more: bool) -> Non
     """A TCP header ends within 60 bytes: no fragment starts there."""
     drop_if(carried == 0, "fragment")
     drop_if(more and carried % 8 != 0, "fragment")
-    drop_if(0 < offset < 64, "fragment")
-    drop_if(offset + carried + others > 65535, "fragment")
+    drop_if(0 < offset < 64, "fragment_offset")
+    drop_if(offset + carried + others > 65535, "fragment_length")
 
 
 def parse_ipv6(data: bytes, offload: Offload) -> Parsed:
@@ -216,11 +216,11 @@ def walk_extensions(data: bytes, kind: int) -> tuple[int, int, int | None]:
     position: int | None = None
     while kind in (0, 43, 44, 60):
         drop_if(len(seen) == 8, "ip6_extension")
-        cut = "ip6_extension" if position is None else "fragment"
+        cut = "ip6_extension" if position is None else "fragment_chain"
         drop_if(len(data) - at < 8, cut)
         size = 8 if kind == 44 else (data[at + 1] + 1) * 8
         if kind == 44:
-            drop_if(44 in seen, "fragment")
+            drop_if(44 in seen, "fragment_chain")
             (word,) = struct.unpack_from("!H", data, at + 2)
             if word & ~6:  # otherwise atomic: a whole packet (RFC 6946)
                 position = word & ~7
@@ -254,12 +254,12 @@ def check_hop_by_hop(options: bytes) -> None:
 def parse_transport(p: Parsed) -> Parsed:
     data = p.data[p.transport :]
     minimum = {TCP: 20, UDP: 8, UDPLITE: 8, SCTP: 12, ICMP if p.family == 4 else ICMPV6: 8}.get(p.protocol, 0)
-    drop_if(len(data) < minimum, "fragment" if p.fragment else "truncated")
+    drop_if(len(data) < minimum, "fragment_tiny" if p.fragment else "truncated")
     header = minimum
     if p.protocol == TCP:
         header = (data[12] >> 4) * 4
         drop_if(header < 20, "tcp_offset")
-        drop_if(header > len(data), "fragment" if p.fragment else "tcp_offset")
+        drop_if(header > len(data), "fragment_tiny" if p.fragment else "tcp_offset")
     if p.protocol == UDP:
         (length,) = struct.unpack_from("!H", data, 4)
         drop_if(length < 8 or (length > len(data) and not p.fragment), "udp_length")

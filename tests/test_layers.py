@@ -30,6 +30,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lpm_arrays"},
         {"lpm_snapshot"},
         {"plane", "lpm", "reference"},
+        {"reference_flows"},
         {""},
     ],
     "engine": [

@@ -17,7 +17,7 @@ from fastpath.buffer cimport (
     PACKET_MORE_FRAGMENTS,
 )
 from fastpath.reason cimport (
-    VERDICT_PASS, REASON_NONE, REASON_TRUNCATED, REASON_VNET_HEADER, REASON_IP_VERSION, REASON_FRAGMENT,
+    VERDICT_PASS, REASON_NONE, REASON_TRUNCATED, REASON_VNET_HEADER, REASON_IP_VERSION, REASON_FRAGMENT_TINY,
     REASON_MARTIAN, REASON_LAND, REASON_MULTICAST,
 )
 from fastpath.wire.fragment cimport fragment_check
@@ -112,6 +112,7 @@ cdef inline int parse_ipv4(packet *p) noexcept nogil:
     p.flags |= PACKET_FRAGMENT
     p.identification = load16(h + IPV4_ID)
     p.position = <uint16_t>((fragment & IPV4_OFFSET) << 3)
+    p.carried = <uint16_t>(p.length - header)
     if p.position != 0:
         p.flags |= PACKET_LATER_FRAGMENT
     if fragment & IPV4_MF != 0:
@@ -146,7 +147,7 @@ cdef inline int parse_ipv6(packet *p) noexcept nogil:
     if chain.is_fragment:
         p.flags |= PACKET_FRAGMENT
         p.identification = chain.identification
-        p.position = <uint16_t>chain.position
+        p.position, p.carried = <uint16_t>chain.position, <uint16_t>chain.carried
         if chain.is_later:
             p.flags |= PACKET_LATER_FRAGMENT
         if chain.is_more:
@@ -168,7 +169,7 @@ cdef inline int parse_transport(packet *p) noexcept nogil:
     cdef int reason = transport_check(p.data + p.transport, p.length - p.transport, p.family, p.protocol,
                                       is_fragment, &header)
     if reason == REASON_TRUNCATED and is_fragment:
-        return REASON_FRAGMENT   # a tiny first fragment: its header goes on in the next
+        return REASON_FRAGMENT_TINY   # a tiny first fragment: its header goes on in the next
     if reason == REASON_NONE:
         p.payload = <uint16_t>(p.transport + header)
     return reason

@@ -177,20 +177,15 @@ cdef inline void fragment_key_of(fragment_key *k, const packet *p) noexcept nogi
         k.destination[0], k.destination[1] = load64(p.data + IPV6_DESTINATION), load64(p.data + IPV6_DESTINATION + 8)
         k.what = <uint64_t>6 << 40 | p.identification
 
-cdef inline uint32_t fragment_bytes(const packet *p) noexcept nogil:
-    """Bytes a fragment carries. Behind an IPv6 fragment header come what headers the first one still has."""
-    return p.length - (p.transport if p.family == 4 else <uint32_t>IPV6_BYTES)
-
 cdef inline int track_later(packet *p, tracker *t, const track_view *v) noexcept nogil:
     cdef fragment_key k
     fragment_key_of(&k, p)
-    return fragment_later(&t.fragments, &k, p.position, p.length - p.transport,
-                          not p.flags & PACKET_MORE_FRAGMENTS, v.now_ns)
+    return fragment_later(&t.fragments, &k, p.position, p.carried, not p.flags & PACKET_MORE_FRAGMENTS, v.now_ns)
 
 cdef inline int track_first(packet *p, tracker *t, const track_view *v) noexcept nogil:
     cdef fragment_key k
     fragment_key_of(&k, p)
-    return fragment_first(&t.fragments, &k, fragment_bytes(p), v.now_ns)
+    return fragment_first(&t.fragments, &k, p.carried, v.now_ns)
 
 # -- ICMP errors ----------------------------------------------------------------------
 cdef inline bint quote_key(flow_key *k, const packet *p) noexcept nogil:
@@ -226,6 +221,12 @@ cdef inline bint quote_mtu_possible(const packet *p) noexcept nogil:
         return h[0] != ICMP4_UNREACHABLE or h[1] != ICMP4_FRAGMENTATION_NEEDED or mtu == 0 or mtu >= MTU4_MIN
     return h[0] != ICMP6_TOO_BIG or load32(h + 4) >= MTU6_MIN
 
+cdef inline bint is_judged(const flow_key *k, const packet *p, tracker *t, const track_view *v) noexcept nogil:
+    """Whether one of the two ends is an endpoint of this node. Flows of others need not be known."""
+    cdef police_verdict verdict
+    police(v.policy, &t.memo, &t.account, k, False, l4_key(k, p, False), &verdict)
+    return verdict.judged
+
 cdef inline int track_error(packet *p, tracker *t, const track_view *v) noexcept nogil:
     cdef flow_key k
     cdef flow_bank *b = flow_bank_of(t.flows, p.family)
@@ -243,7 +244,7 @@ cdef inline int track_error(packet *p, tracker *t, const track_view *v) noexcept
         known = not flow_expired(t.flows, flow_at(b, slot), v.tick) and not flow_at(b, slot).flags & FLOW_DENIED
     if held != NULL:
         flow_unlock(held)
-    return REASON_NONE if known else REASON_ICMP_BAD_QUOTE
+    return REASON_NONE if known or not is_judged(&k, p, t, v) else REASON_ICMP_BAD_QUOTE
 
 # -- known flows -------------------------------------------------------------------------
 cdef inline bint cached_route(packet *p, const flow *f, uint32_t side, const track_view *v) noexcept nogil:

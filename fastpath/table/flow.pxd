@@ -30,7 +30,8 @@ cdef enum:
     FLOW_NONE = 0xFFFFFFFF     # no slot
     RULE_NONE = 0xFFFFFFFF     # no rule decided: nobody is judged there
     TICK_SHIFT = 27            # ns to ticks
-    STRIPES_MAX_BITS = 12
+    STRIPES_MAX_BITS = 10
+    STRIPE_BUCKETS_BITS = 5    # buckets of a stripe, at least: among fewer, two choices are none
     SOURCES = 65536            # counters of flows by hashed originator
     SPINS = 4096               # then the holder of a lock is presumed descheduled
     FOLD_AT = 0x80000000       # 32-bit counters of a record move on to the wide ones

@@ -99,7 +99,9 @@ cdef class FlowTable:
         self.make_bank(&self.table.banks[1], 6, self.settings.capacity, sizeof(flow6))
         self.table.shared = workers > 1
         if workers > 1:
-            self.table.stripe_bits = min(STRIPES_MAX_BITS, max((self.table.banks[0].mask + 1).bit_length() - 2, 0))
+            self.table.stripe_bits = min(
+                STRIPES_MAX_BITS, max(int(self.table.banks[0].mask).bit_length() - STRIPE_BUCKETS_BITS, 0)
+            )
         self.table.locks = <flow_lock_line *>zeroed(sizeof(flow_lock_line) << self.table.stripe_bits, self.owned)
         self.table.quota = self.settings.quota or max(self.settings.capacity // 4, 1)
         self.table.pickup = self.settings.pickup

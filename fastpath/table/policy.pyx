@@ -183,7 +183,7 @@ cdef class PolicyImage:
         self.image.l4_slot = <const uint8_t *>self.hold(slot, np.uint8)
         self.image.l4_table = <const uint16_t *>self.hold(table, np.uint16)
         self.image.source_l4 = <const uint16_t *>self.hold(source_l4, np.uint16)
-        self.image.selects = self.judges_anything(rows, group_offset, group_blocks, block_start, block_end)
+        self.image.selects = self.judges_anything(np.asarray(rows))
 
     def __dealloc__(self):
         free(self.image.entries[0])
@@ -373,22 +373,23 @@ cdef class PolicyImage:
                 return
             level = level[::16]
 
-    def judges_anything(self, rows, group_offset, group_blocks, block_start, block_end) -> bool:
+    def judges_anything(self, rows) -> bool:
         """Whether any endpoint's first row is other than "allow everything"."""
         free_rows = (rows[:, ROW_SOURCE] == ANY) & (rows[:, ROW_DESTINATION] == ANY) & (rows[:, ROW_FAMILY] == 3)
         free_rows &= (rows[:, ROW_LOW] == 0) & (rows[:, ROW_HIGH] == KEY_LAST) & (rows[:, ROW_ACTION] == ACTION_ALLOW)
         free_rows &= (rows[:, ROW_SOURCE_LOW] == 0) & (rows[:, ROW_SOURCE_HIGH] == 65535)
-        groups = set()
+        cdef uint32_t which, i, at
+        cdef const uint8_t[::1] is_free = free_rows.view(np.uint8)
+        cdef const policy_entry *e
         for which in range(2):
             for i in range(self.image.entry_mask[which] + 1):
-                if self.image.entries[which][i].used and self.image.entries[which][i].group != NO_GROUP:
-                    groups.add(self.image.entries[which][i].group)
-        for group in groups:
-            for list_ in (2 * group, 2 * group + 1):
-                if self.image.run_offset[list_] == self.image.run_offset[list_ + 1]:
-                    return True
-                if not free_rows[self.image.runs[self.image.run_offset[list_]].start]:
-                    return True
+                e = &self.image.entries[which][i]
+                if not e.used or e.group == NO_GROUP:
+                    continue
+                for at in range(2 * e.group, 2 * e.group + 2):
+                    if self.image.run_offset[at] == self.image.run_offset[at + 1] \
+                            or not is_free[self.image.runs[self.image.run_offset[at]].start]:
+                        return True
         return False
 
 

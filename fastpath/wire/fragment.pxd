@@ -6,7 +6,7 @@
 # fragment, and cannot make a datagram longer than 65,535 bytes.
 
 from libc.stdint cimport uint32_t
-from fastpath.reason cimport REASON_NONE, REASON_FRAGMENT
+from fastpath.reason cimport REASON_FRAGMENT, REASON_FRAGMENT_LENGTH, REASON_FRAGMENT_OFFSET, REASON_NONE
 
 cdef enum:
     # The longest TCP header has 60 bytes; the first fragment holds it whole, so an
@@ -22,7 +22,7 @@ cdef inline int fragment_check(uint32_t offset, bint more, uint32_t n, uint32_t 
     if more and n & 7 != 0:
         return REASON_FRAGMENT
     if offset != 0 and offset < FRAGMENT_OFFSET_MIN:
-        return REASON_FRAGMENT
+        return REASON_FRAGMENT_OFFSET
     if offset + n + others > DATAGRAM_MAX:
-        return REASON_FRAGMENT
+        return REASON_FRAGMENT_LENGTH
     return REASON_NONE

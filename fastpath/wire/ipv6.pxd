@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from fastpath.reason cimport (
     REASON_NONE, REASON_TRUNCATED, REASON_IP_VERSION, REASON_IP6_LENGTH, REASON_IP6_EXTENSION, REASON_IP6_ROUTING,
-    REASON_FRAGMENT,
+    REASON_FRAGMENT_CHAIN,
 )
 from fastpath.wire.checksum cimport checksum_add
 from fastpath.wire.fragment cimport DATAGRAM_MAX, fragment_check
@@ -45,6 +45,7 @@ cdef struct ipv6_chain:
     bint is_more               # nor ends it
     uint32_t position          # of a fragment: bytes into the datagram's fragmentable part
     uint32_t identification
+    uint32_t carried           # bytes behind the fragment header
 
 
 cdef inline int ipv6_check(const uint8_t *h, uint32_t n) noexcept nogil:
@@ -81,11 +82,11 @@ cdef inline int ipv6_walk(const uint8_t *h, uint32_t n, ipv6_chain *chain) noexc
             break
         if n - at < 8:
             # RFC 7112: a first fragment holds the whole chain
-            return REASON_FRAGMENT if chain.is_fragment else REASON_IP6_EXTENSION
+            return REASON_FRAGMENT_CHAIN if chain.is_fragment else REASON_IP6_EXTENSION
         size = 8
         if kind == EXTENSION_FRAGMENT:
             if seen_fragment:
-                return REASON_FRAGMENT
+                return REASON_FRAGMENT_CHAIN
             seen_fragment = True
             word = load16(h + at + 2)
             if word & 0xfff9 != 0:
@@ -94,6 +95,7 @@ cdef inline int ipv6_walk(const uint8_t *h, uint32_t n, ipv6_chain *chain) noexc
                 chain.is_more = word & 1
                 chain.position = word & 0xfff8
                 chain.identification = load32(h + at + 4)
+                chain.carried = n - at - 8
                 reason = fragment_check(word & 0xfff8, word & 1, n - at - 8, at - IPV6_BYTES)
                 if reason != REASON_NONE:
                     return reason
@@ -102,7 +104,7 @@ cdef inline int ipv6_walk(const uint8_t *h, uint32_t n, ipv6_chain *chain) noexc
             if size > EXTENSION_BYTES_MAX:
                 return REASON_IP6_EXTENSION
             if size > n - at:
-                return REASON_FRAGMENT if chain.is_fragment else REASON_IP6_EXTENSION
+                return REASON_FRAGMENT_CHAIN if chain.is_fragment else REASON_IP6_EXTENSION
             if kind == EXTENSION_HOP_BY_HOP:
                 if i != 0:
                     return REASON_IP6_EXTENSION

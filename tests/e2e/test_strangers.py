@@ -96,8 +96,8 @@ def inner_packets():
         Bad("tcp_offset", craft.ipv4(NEAR, POD, craft.tcp(MARK, words=15), protocol=craft.TCP)),
         Bad("truncated", craft.ipv4(NEAR, POD, segment[:12], protocol=craft.TCP)),
         # fragments that no honest sender makes
-        Bad("fragment", craft.ipv4(NEAR, POD, segment[:8], protocol=craft.TCP, fragment=0x2000)),
-        Bad("fragment", craft.ipv4(NEAR, POD, segment, protocol=craft.TCP, fragment=0x0001)),
+        Bad("fragment_tiny", craft.ipv4(NEAR, POD, segment[:8], protocol=craft.TCP, fragment=0x2000)),
+        Bad("fragment_offset", craft.ipv4(NEAR, POD, segment, protocol=craft.TCP, fragment=0x0001)),
     )
 
 

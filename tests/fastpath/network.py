@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from fastpath.plane import Plane
 from fastpath.port.memory import Datagram, MemoryPort
-from fastpath.values import Address, Deliver, Encapsulate, Encapsulation, Tunnel
+from fastpath.values import Address, Deliver, Encapsulate, Encapsulation, FlowSettings, Tunnel
 
 KEY = bytes(range(8))
 PEER = 7
@@ -47,6 +47,7 @@ class MemoryNode:
     mtu: int = 1450
     vni: int = 42
     super_packets: bool = False
+    flows: FlowSettings | None = None
     plane: Plane = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class MemoryNode:
         self.pod4, self.pod6 = IPv4Address(f"10.0.{self.number}.2"), IPv6Address(f"fd00:0:0:{self.number}::2")
         self.gateway4, self.gateway6 = IPv4Address(f"10.0.{self.number}.1"), IPv6Address(f"fd00:0:0:{self.number}::1")
         self.address, self.peer_address = here, there
-        self.plane = Plane(hash_key=KEY)
+        self.plane = Plane(hash_key=KEY, flows=self.flows)
         self.pod = MemoryPort("pod", addresses=[self.pod4, self.pod6], mtu=self.mtu, super_packets=self.super_packets)
         self.tunnel = MemoryPort(
             "tunnel",

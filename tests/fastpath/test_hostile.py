@@ -281,22 +281,22 @@ def malformed(a: MemoryNode, b: MemoryNode) -> Iterator[tuple[str, bytes, str]]:
     yield "20-long6", ipv6(udp(a.pod6, b.pod6, b"x" * 8, length=17), **ends6), "udp_length"
     whole = tcp(a.pod4, b.pod4, bytes(100), options=bytes(40))
     for size in (8, 16, 24, 56):
-        yield f"24-tiny-{size}", ipv4(whole[:size], TCP, fragment=MORE, **ends4), "fragment"
+        yield f"24-tiny-{size}", ipv4(whole[:size], TCP, fragment=MORE, **ends4), "fragment_tiny"
         tiny = chain(fragment_header(0, more=True), body=whole[:size], protocol=TCP)
-        yield f"24-tiny6-{size}", tiny, "fragment"
+        yield f"24-tiny6-{size}", tiny, "fragment_tiny"
     for offset in (1, 2, 7):
-        yield f"25-offset-{offset}", ipv4(bytes(40), TCP, fragment=offset, **ends4), "fragment"
-        yield f"25-offset6-{offset}", chain(fragment_header(offset * 8), body=bytes(40)), "fragment"
+        yield f"25-offset-{offset}", ipv4(bytes(40), TCP, fragment=offset, **ends4), "fragment_offset"
+        yield f"25-offset6-{offset}", chain(fragment_header(offset * 8), body=bytes(40)), "fragment_offset"
     yield "27-odd", ipv4(bytes(41), fragment=MORE | 100, **ends4), "fragment"
     yield "27-empty", ipv4(b"", fragment=100, **ends4), "fragment"
-    yield "28-death", ipv4(bytes(100), fragment=0x1FFF, **ends4), "fragment"
-    yield "28-death6", chain(fragment_header(65528), body=bytes(100)), "fragment"
+    yield "28-death", ipv4(bytes(100), fragment=0x1FFF, **ends4), "fragment_length"
+    yield "28-death6", chain(fragment_header(65528), body=bytes(100)), "fragment_length"
     yield "30-nine", chain(*[options_header(60)] * 9), "ip6_extension"
     yield "30-order", chain(options_header(60), options_header(0)), "ip6_extension"
     yield "30-long", chain(options_header(60, 31), options_header(60)), "ip6_extension"
     cut = chained([fragment_header(0, more=True), options_header(60, 9)], UDP, b"")[1][:24]
-    yield "31-cut-chain", ipv6(cut, 44, **ends6), "fragment"
-    yield "31-two", chain(fragment_header(), fragment_header()), "fragment"
+    yield "31-cut-chain", ipv6(cut, 44, **ends6), "fragment_chain"
+    yield "31-two", chain(fragment_header(), fragment_header()), "fragment_chain"
     yield "32-rh0", chain(options_header(60), routing_header(0)), "ip6_routing"
     for text in ("0.0.0.0", "127.0.0.1", "169.254.1.1", "240.0.0.1", "255.255.255.255", "224.0.0.1"):
         bad = IPv4Address(text)
