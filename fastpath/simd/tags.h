@@ -28,7 +28,12 @@ static inline uint32_t tags_equal(const uint16_t *tags, uint16_t tag)
 #endif
 
 #define bits_first(x) ((uint32_t)__builtin_ctz(x))
-#define prefetch_read(place) __builtin_prefetch((place), 0, 3)
-#define prefetch_write(place) __builtin_prefetch((place), 1, 3)
+
+/* Not __builtin_prefetch: gcc takes a function that does nothing else for one without effect, and drops its calls. */
+#if defined(__x86_64__)
+#define prefetch(place) __asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)(place)))
+#else
+#define prefetch(place) __builtin_prefetch((place), 0, 3)
+#endif
 
 #endif

@@ -20,7 +20,7 @@ from fastpath.atomic cimport (
     atomic_store32_release, atomic_store_release,
 )
 from fastpath.reason cimport REASON_FLOW_FULL, REASON_FLOW_QUOTA, REASON_NONE
-from fastpath.simd.tags cimport bits_first, prefetch_read, prefetch_write, tags_equal
+from fastpath.simd.tags cimport bits_first, prefetch, tags_equal
 
 cdef extern from "fastpath/table/siphash.h" nogil:
     uint64_t siphash_words(const uint64_t *key, const uint64_t *words, size_t n) noexcept
@@ -299,7 +299,7 @@ cdef inline uint32_t flow_other(const flow_table *t, const flow_bank *b, uint32_
 cdef inline void flow_prefetch(const flow_table *t, const flow_key *k) noexcept nogil:
     """First step of looking many flows up: the tags."""
     cdef const flow_bank *b = &t.banks[0] if k.family == 4 else &t.banks[1]
-    prefetch_read(b.tags + <size_t>flow_bucket(b, k.hash) * FLOW_WAYS)
+    prefetch(b.tags + <size_t>flow_bucket(b, k.hash) * FLOW_WAYS)
 
 cdef inline void flow_prefetch_record(const flow_table *t, const flow_key *k) noexcept nogil:
     """Second step: the record of the first tag that agrees."""
@@ -312,7 +312,7 @@ cdef inline void flow_prefetch_record(const flow_table *t, const flow_key *k) no
         found = tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, tag)
         if not found:
             return
-    prefetch_write(b.records + <size_t>(bucket * FLOW_WAYS + bits_first(found)) * b.stride)
+    prefetch(b.records + <size_t>(bucket * FLOW_WAYS + bits_first(found)) * b.stride)
 
 cdef inline uint32_t flow_find(const flow_table *t, const flow_bank *b, const flow_key *k) noexcept nogil:
     """The slot of a flow, FLOW_NONE when there is none. With the lock held."""

@@ -20,6 +20,13 @@ from fastpath.wire.octets cimport store32, store64
 
 from fastpath.values import FLOW_STATES as STATE_NAMES, FlowSettings
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *address, size_t length, int advice)
+    enum: MADV_HUGEPAGE
+
+cdef enum:
+    HUGE_PAGE = 0x200000
+
 CAPACITY_MAX = 1 << 24
 MAGIC = b"towpath flows 1\n"
 ADDRESS = ("u1", (16,))
@@ -74,12 +81,17 @@ cdef void put_address(uint8_t *at, const uint64_t *address, uint32_t family) noe
 
 
 cdef void *zeroed(size_t size, list owned) except NULL:
-    """Zero pages that cost nothing until they are touched, aligned to a cache line."""
-    cdef void *memory = calloc(1, size + 64)
+    """Zero pages that cost nothing until they are touched; large ones, as each lookup goes to another."""
+    cdef size_t unit = HUGE_PAGE if size >= 2 * HUGE_PAGE else 64
+    cdef void *memory = calloc(1, size + unit)
+    cdef void *aligned
     if memory == NULL:
         raise MemoryError(f"no memory for a flow table of {size} bytes")
     owned.append(<size_t>memory)
-    return <void *>((<size_t>memory + 63) & ~<size_t>63)
+    aligned = <void *>((<size_t>memory + unit - 1) & ~(unit - 1))
+    if unit == HUGE_PAGE:
+        madvise(aligned, size & ~(unit - 1), MADV_HUGEPAGE)    # a wish: small pages do as well, and slower
+    return aligned
 
 
 cdef class FlowTable:
