@@ -8,7 +8,7 @@ from __future__ import annotations
 
 EVENTS: tuple[tuple[str, str], ...] = (
     ("wake", "returns from poll with work"),
-    ("super_read", "super-packets read from local ports and tunnels"),
+    ("super_read", "super-packets read from local ports"),
     ("super_split", "super-packets split for a tunnel or a device that cannot take them"),
     ("super_merged", "super-packets made of what came through a tunnel"),
     ("segment_merged", "packets that became part of such a super-packet"),

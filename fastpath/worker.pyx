@@ -16,7 +16,7 @@ from fastpath.port.port cimport datagram, port, port_at, PORT_MEMORY, PORT_RAW, 
 from fastpath.port.raw cimport raw_receive
 from fastpath.port.tun cimport tun_receive
 from fastpath.port.udp cimport udp_receive
-from fastpath.reason cimport REPLY_NONE, VERDICT_DROP, VERDICT_MERGED, VERDICT_PASS
+from fastpath.reason cimport REPLY_NONE, VERDICT_DROP, VERDICT_PASS
 from fastpath.stage.decap cimport decap
 from fastpath.stage.guard cimport guard
 from fastpath.stage.hop cimport hop
@@ -149,7 +149,7 @@ cdef void receive_datagrams(worker *w, const port *source, uint32_t which) noexc
         if got <= 0:
             return
         w.count.ports[source.index].received_bytes += d.length
-        decap(&w.packets, &d, source, w.seen.peers)
+        decap(&w.packets, &d, source, w.seen.peers, w.key, w.udp_segments)
 
 
 cdef void port_broke(worker *w, const port *source, uint32_t which) noexcept nogil:
@@ -165,7 +165,7 @@ cdef void count_received(counters *count, const burst *b, const port *source) no
     cdef uint32_t i
     for i in range(b.n):
         packets += b.packets[i].n_segments
-        if b.packets[i].gso_size:
+        if b.packets[i].gso_size and source.role != ROLE_TUNNEL:
             count.events[EVENT_SUPER_READ] += 1
     count.received += packets
     count.ports[source.index].received_packets += packets
@@ -174,10 +174,9 @@ cdef void count_received(counters *count, const burst *b, const port *source) no
 cdef void count_merged(counters *count, const burst *b) noexcept nogil:
     cdef uint32_t i
     for i in range(b.n):
-        if b.packets[i].verdict == VERDICT_MERGED:
-            count.events[EVENT_SEGMENT_MERGED] += 1
-        elif b.packets[i].verdict == VERDICT_PASS and b.packets[i].n_segments > 1:
+        if b.packets[i].verdict == VERDICT_PASS and b.packets[i].n_segments > 1:
             count.events[EVENT_SUPER_MERGED] += 1
+            count.events[EVENT_SEGMENT_MERGED] += b.packets[i].n_segments - 1
 
 
 cdef void count_drops(counters *count, const burst *b) noexcept nogil:

@@ -57,9 +57,9 @@ SHARED: dict[str, list[str]] = {
     "fastpath.simd": ["dispatch"],
     "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_paint", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
     "fastpath.encap": ["tunnel"],
-    "fastpath.offload": ["sums", "complete"],
+    "fastpath.offload": ["sums", "complete", "merge"],
     "fastpath.port": ["port", "socket", "sockets"],
-    "fastpath.stage": ["lookup", "police", "states"],
+    "fastpath.stage": ["lookup", "parse", "police", "states"],
 }
 
 # Files that bring their siblings together, and that no sibling may use.

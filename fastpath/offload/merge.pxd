@@ -114,8 +114,8 @@ cdef inline int merge_kind(const packet *p, uint32_t udp_segments, uint32_t *siz
         return MERGE_CLOSES_ALL
     if not tcp and (p.protocol != PROTOCOL_UDP or udp_segments == 0):
         return MERGE_PASSES
-    if p.gso_size != 0 or p.n_segments != 1 or p.n_tail != 0:
-        return MERGE_CLOSES
+    if p.n_tail != 0 or (p.gso_size != 0) != (p.n_segments > 1):
+        return MERGE_CLOSES    # restored ones: their segments are not known
     if p.family == 4:          # no options, reserved flag clear
         if p.transport != IPV4_BYTES or load16(p.data + IPV4_FRAGMENT) & ~<uint32_t>IPV4_DF != 0:
             return MERGE_CLOSES
@@ -126,11 +126,23 @@ cdef inline int merge_kind(const packet *p, uint32_t udp_segments, uint32_t *siz
     return merge_tcp_kind(p, size) if tcp else merge_udp_kind(p, size)
 
 
+cdef inline uint32_t segment_bytes(const packet *p, uint32_t size) noexcept nogil:
+    """Payload bytes of p's segments but the last, of `size` in all."""
+    return p.gso_size if p.gso_size else size
+
+
+cdef inline uint16_t last_identification(const packet *p) noexcept nogil:
+    """Of p's last segment, in IPv4."""
+    return <uint16_t>(load16(p.data + IPV4_ID) + p.n_segments - 1)
+
+
 cdef inline bint may_begin(const packet *p, uint32_t size) noexcept nogil:
     """Whether anything may follow; and no super-packet is made that parse would refuse from a device."""
+    if size % segment_bytes(p, size) != 0:
+        return False
     if p.protocol == PROTOCOL_UDP:
         return True
-    return size >= GSO_TCP_SIZE_MIN and p.data[p.transport + TCP_FLAGS] & TCP_PSH == 0
+    return segment_bytes(p, size) >= GSO_TCP_SIZE_MIN and p.data[p.transport + TCP_FLAGS] & TCP_PSH == 0
 
 
 # -- open runs by flow -----------------------------------------------------
@@ -182,9 +194,9 @@ cdef inline void run_open(merger *m, const packet *p, uint32_t i, uint32_t size)
     slot[0] = <uint16_t>m.n_runs
     r.end = p.data + p.length
     r.hash = p.flow_hash
-    r.size = size
+    r.size = segment_bytes(p, size)
     r.sequence = load32(p.data + p.transport + TCP_SEQUENCE) + size
-    r.identification = <uint16_t>load16(p.data + IPV4_ID)
+    r.identification = last_identification(p)
     r.head = <uint16_t>i
     r.first_piece = NO_PIECE
     r.last_piece = NO_PIECE
@@ -228,8 +240,8 @@ cdef inline void run_append(merger *m, burst *b, run *r, uint32_t i, uint32_t si
     cdef packet *q = &b.packets[i]
     cdef uint8_t *payload = q.data + (q.length - size)
     q.verdict = VERDICT_MERGED
-    head.n_segments += 1
-    r.identification = <uint16_t>load16(q.data + IPV4_ID)
+    head.n_segments += q.n_segments
+    r.identification = last_identification(q)
     r.sequence += size
     if r.end == m.top and m.ascending:
         memmove(r.end, payload, size)
@@ -260,13 +272,15 @@ cdef inline int run_join(merger *m, burst *b, run *r, uint32_t i, uint32_t size)
     cdef packet *head = &b.packets[r.head]
     cdef packet *q = &b.packets[i]
     cdef bint push = False, last
-    if size > r.size or packet_bytes(head) + size > PACKET_MAX or not follows_ip(r, head, q):
+    if segment_bytes(q, size) > r.size or (q.gso_size != 0 and q.gso_size != r.size):
+        return JOIN_REFUSED
+    if packet_bytes(head) + size > PACKET_MAX or not follows_ip(r, head, q):
         return JOIN_REFUSED
     if q.protocol == PROTOCOL_TCP:
         push = q.data[q.transport + TCP_FLAGS] & TCP_PSH != 0
         if not follows_tcp(r, head, q):
             return JOIN_REFUSED
-    elif head.n_segments >= m.udp_segments:
+    elif head.n_segments + q.n_segments > m.udp_segments:
         return JOIN_REFUSED
     if m.n_pieces + b.n_tails >= BURST_CAPACITY:
         return JOIN_REFUSED
@@ -278,7 +292,7 @@ cdef inline int run_join(merger *m, burst *b, run *r, uint32_t i, uint32_t size)
         return JOIN_REFUSED
     if push:
         head.data[head.transport + TCP_FLAGS] |= TCP_PSH
-    last = push or size < r.size
+    last = push or size % r.size != 0
     run_append(m, b, r, i, size)
     return JOIN_LAST if last else JOIN_DONE
 
@@ -339,11 +353,8 @@ cdef inline void merge_other(merger *m, const burst *b, uint32_t i) noexcept nog
     merge_live(m, &b.packets[i])
 
 
-cdef inline void run_seal(merger *m, burst *b, const run *r) noexcept nogil:
-    """Make the head a super-packet: lengths, checksums, metadata, pieces."""
-    cdef packet *head = &b.packets[r.head]
-    cdef uint32_t total = packet_bytes(head)
-    cdef uint32_t i = r.first_piece
+cdef inline void super_seal(packet *head, uint32_t size, uint32_t total) noexcept nogil:
+    """The headers and metadata of a super-packet of `total` bytes with segments of `size` payload bytes."""
     if head.family == 4:
         store16(head.data + IPV4_TOTAL, total)
         ipv4_seal(head.data)
@@ -354,11 +365,18 @@ cdef inline void run_seal(merger *m, burst *b, const run *r) noexcept nogil:
     else:
         head.gso_type = GSO_UDP
         store16(head.data + head.transport + UDP_LENGTH, total - head.transport)
-    head.gso_size = <uint16_t>r.size
+    head.gso_size = <uint16_t>size
     head.checksum_start = head.transport
     head.checksum_offset = <uint16_t>transport_checksum_offset(head.protocol)
     head.flags |= PACKET_NEEDS_CHECKSUM
     store16(checksum_field(head), checksum_fold(pseudo_sum(head, total - head.transport)))
+
+
+cdef inline void run_seal(merger *m, burst *b, const run *r) noexcept nogil:
+    """Make the head a super-packet, and lay out its pieces."""
+    cdef packet *head = &b.packets[r.head]
+    cdef uint32_t i = r.first_piece
+    super_seal(head, r.size, packet_bytes(head))
     if i != NO_PIECE:
         head.tail = &b.tails[b.n_tails]
     while i != NO_PIECE:

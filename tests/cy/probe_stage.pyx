@@ -121,7 +121,7 @@ cdef class StageBench:
     cdef void stage(self, uint32_t which) noexcept nogil:
         cdef uint32_t i
         if which == DECAP:
-            decap(self.b, &self.received, self.source, self.peers)
+            decap(self.b, &self.received, self.source, self.peers, KEY, 0)
         elif which == PARSE:
             parse_burst(self.b, KEY)
         elif which == GUARD:

@@ -348,13 +348,29 @@ def test_pending_counts_as_valid():
     assert alive(merged(entries_of(wire))) == [(4, 0)]
 
 
-def test_a_super_packet_is_left_and_ends_its_flows_run():
-    wire = stream(FLOWS[0], [1000, 1000, 3000, 1000, 1000])
+def with_super(sizes: list[int], size: int) -> list[tuple[int, int]]:
+    """A stream whose third packet is a super-packet with segments of `size`."""
+    wire = stream(FLOWS[0], sizes)
     entries = entries_of(wire)
-    entries[2] = Entry(wire[2].but(checksum="pending").build(), pending=True, gso_size=1000)
+    entries[2] = Entry(wire[2].but(checksum="pending").build(), pending=True, gso_size=size)
     outs = probe_offload.Burst(entries)
     outs.merge(UDP_SEGMENTS)
-    assert alive(outs.packets()) == [(2, 0), (3, 0), (2, 0)]
+    for out in outs.packets():
+        if out["verdict"] == PASS and out["n_segments"] > 1:
+            check_metadata(out)
+    return alive(outs.packets())
+
+
+def test_super_packets_grow_and_are_grown():
+    assert with_super([1000, 1000, 3000, 1000, 1000], 1000) == [(7, 0)]
+
+
+def test_a_super_packet_with_a_short_end_closes_the_run():
+    assert with_super([1000, 1000, 2500, 1000, 1000], 1000) == [(5, 0), (2, 0)]
+
+
+def test_super_packets_of_another_segment_size_are_kept_apart():
+    assert with_super([1000, 1000, 3000, 1000, 1000], 500) == [(2, 0), (6, 0), (2, 0)]
 
 
 def test_a_shorter_segment_ends_a_run():
