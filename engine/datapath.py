@@ -57,11 +57,12 @@ class Datapath:
         *,
         workers: int = 1,
         flows: FlowsSection | None = None,
+        busy_poll: int = 0,
         openers: Openers | None = None,
         plane: Plane | None = None,
     ) -> None:
         openers = openers or kernel_openers()
-        self.plane = plane if plane is not None else make_plane(workers, flows)
+        self.plane = plane if plane is not None else make_plane(workers, flows, busy_poll)
         self.forwarding = Forwarding(self.plane)
         self.tunnels = TunnelDriver(self.forwarding, openers.tunnel)
         self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))

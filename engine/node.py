@@ -144,6 +144,7 @@ class Node:
             directory,
             workers=self.config.workers_count,
             flows=self.config.flows,
+            busy_poll=self.config.workers.busy_poll,
             openers=self._openers,
             plane=self._plane,
         )

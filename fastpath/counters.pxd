@@ -28,6 +28,7 @@ cdef enum:                     # events
     EVENT_FRAGMENTED           # packets cut into fragments
     EVENT_REPLY_LIMITED        # ICMP replies not written for their rate
     EVENT_ECN_ODD              # outer ECT over inner Not-ECT (RFC 6040: legal, but worth a look)
+    EVENT_AWAKE                # looked for work before sleeping, and found some
     EVENT_COUNT
 
 cdef struct port_counters:

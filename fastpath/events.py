@@ -21,5 +21,6 @@ EVENTS: tuple[tuple[str, str], ...] = (
     ("fragmented", "packets cut into IPv4 fragments"),
     ("reply_limited", "ICMP messages not written because of their rate"),
     ("ecn_odd", "ECN marks outside of a packet that carries none inside"),
+    ("awake", "times that a worker looked for work before it slept, and found some"),
 )
 EVENT_NAMES: tuple[str, ...] = tuple(name for name, _ in EVENTS)

@@ -57,8 +57,19 @@ class Plane:
     policy: PolicyImage | None  # in force
     policy_generation: int  # one more with every set_policy
 
-    def __init__(self, *, workers: int = 1, hash_key: bytes | None = None, flows: FlowSettings | None = None) -> None:
-        """`workers` threads, 1 to 64; `hash_key`, 8 bytes, is random unless a test fixes it."""
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        hash_key: bytes | None = None,
+        flows: FlowSettings | None = None,
+        busy_poll: int = 0,
+    ) -> None:
+        """`workers` threads, 1 to 64; `hash_key`, 8 bytes, is random unless a test fixes it.
+
+        `busy_poll`: for how many microseconds a worker looks for packets before it
+        sleeps, while it pays; 0 to 10,000.
+        """
 
     # -- ports -----------------------------------------------------------
     def attach(self, opened: Port) -> int:

@@ -54,6 +54,7 @@ from fastpath.records import check_adjacency
 from fastpath.values import FLOW_EVENTS, Deliver, Encapsulate, Spread
 
 WORKERS_MAX = 64
+BUSY_POLL_MAX = 10_000  # microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,11 @@ cdef class Plane:
     cdef readonly unsigned int policy_generation
     cdef list told_suppressed      # flow events, by worker
 
-    def __cinit__(self, *, int workers=1, bytes hash_key=None, flows=None):
+    def __cinit__(self, *, int workers=1, bytes hash_key=None, flows=None, int busy_poll=0):
         if not 1 <= workers <= WORKERS_MAX:
             raise ValueError(f"workers must be 1..{WORKERS_MAX}, not {workers}")
+        if not 0 <= busy_poll <= BUSY_POLL_MAX:
+            raise ValueError(f"busy_poll must be 0..{BUSY_POLL_MAX} us, not {busy_poll}")
         self.key = os.urandom(8) if hash_key is None else hash_key
         if len(self.key) != 8:
             raise ValueError(f"hash_key must be 8 bytes, not {len(self.key)}")
@@ -123,6 +126,7 @@ cdef class Plane:
         self.shared.six = &self.fib.ipv6
         for i in range(workers):
             self.workers[i] = self.make_worker(i)
+            self.workers[i].waiting.limit_ns = <uint64_t>busy_poll * 1000
             self.n_workers += 1
         self.set_gateway(None, None)
         self.publish_tunnel_ports()

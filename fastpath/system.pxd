@@ -61,6 +61,9 @@ cdef enum:                     # linux/udp.h
     UDP_SEGMENT = 103
     UDP_GRO = 104
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
         int fd

@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fastpath.buffer cimport arena, burst, ARENA_BYTES, HEADROOM
 from fastpath.counters cimport counters, ADJACENCIES_MAX, PORTS_MAX
 from fastpath.offload.merge cimport merger
+from fastpath.patience cimport patience
 from fastpath.port.port cimport port
 from fastpath.stage.lookup cimport routes
 from fastpath.stage.reply cimport gateway, reply_limits
@@ -58,6 +59,7 @@ cdef struct worker:
     int wake                   # eventfd: written by Python to end a wait
     int bell                   # eventfd: written by the worker when there are notices
     uint32_t stopping
+    patience waiting
     uint32_t udp_segments      # of one UDP super-packet, as this kernel takes them
     uint64_t key               # of the flow hash
     uint64_t now_ns

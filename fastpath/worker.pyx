@@ -8,9 +8,10 @@ from fastpath.buffer cimport (
     arena_room, arena_take, burst, packet, BURST_CAPACITY, PACKET_CREATED, SEGMENTS_MAX,
 )
 from fastpath.counters cimport (
-    counters, EVENT_REPLY_LIMITED, EVENT_SEGMENT_MERGED, EVENT_SUPER_MERGED, EVENT_SUPER_READ, EVENT_WAKE,
+    counters, EVENT_AWAKE, EVENT_REPLY_LIMITED, EVENT_SEGMENT_MERGED, EVENT_SUPER_MERGED, EVENT_SUPER_READ, EVENT_WAKE,
 )
 from fastpath.offload.merge cimport merge
+from fastpath.patience cimport core_is_wanted, found_work, looked_in_vain, slept, SHARED_NS
 from fastpath.port.memory cimport memory_receive, memory_receive_datagram
 from fastpath.port.port cimport datagram, port, port_at, PORT_MEMORY, PORT_RAW, PORT_TUN, ROLE_TUNNEL
 from fastpath.port.raw cimport raw_receive
@@ -25,7 +26,7 @@ from fastpath.stage.reply cimport gateway, reply_build
 from fastpath.stage.route cimport route, tunnel_ports
 from fastpath.stage.track cimport track, track_routes, track_sweep
 from fastpath.system cimport (
-    epoll_ctl, epoll_event, epoll_wait, monotonic_ns, read, write, EPOLL_CTL_DEL,
+    epoll_ctl, epoll_event, epoll_wait, monotonic_ns, read, sched_yield, write, EPOLL_CTL_DEL,
 )
 from fastpath.table.fib cimport fib4_current, fib6_current
 from fastpath.table.flow cimport TICK_SHIFT
@@ -268,7 +269,31 @@ cdef uint32_t worker_turn(worker *w, int timeout_ms) noexcept nogil:
     return received
 
 
+cdef bint look_for_work(worker *w) noexcept nogil:
+    """Turn without sleeping until something arrives (True), the budget is spent or another wants the core."""
+    cdef uint64_t began = monotonic_ns(), before = began, now = began
+    while now - began < w.waiting.budget_ns and not atomic_load32_acquire(&w.stopping):
+        if worker_turn(w, 0):
+            found_work(&w.waiting)
+            w.count.events[EVENT_AWAKE] += 1
+            return True
+        before = monotonic_ns()
+        sched_yield()
+        now = monotonic_ns()
+        if now - before > SHARED_NS:
+            core_is_wanted(&w.waiting)
+            return False
+    looked_in_vain(&w.waiting)
+    return False
+
+
 cdef void worker_run(worker *w) noexcept nogil:
-    """Turn until told to stop."""
+    """Turn until told to stop. With patience, what is left after a turn is served before anything is waited for."""
+    cdef uint64_t before
     while not atomic_load32_acquire(&w.stopping):
-        worker_turn(w, -1)
+        if w.waiting.limit_ns == 0:
+            worker_turn(w, -1)
+        elif not worker_turn(w, 0) and not look_for_work(w):
+            before = monotonic_ns()
+            worker_turn(w, -1)
+            slept(&w.waiting, w.now_ns - before)

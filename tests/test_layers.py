@@ -22,7 +22,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "fastpath": [
         {"reason", "atomic", "values", "build"},
         {"buffer", "counters", "reasons", "events"},
-        {"wire", "simd", "system"},
+        {"wire", "simd", "system", "patience"},
         {"table", "encap", "offload"},
         {"stage", "port"},
         {"records", "transmit"},

@@ -109,10 +109,11 @@ def _tunnel_port(wanted: TunnelPort) -> tuple[type[UdpPort | RawPort], Tunnel]:
     return (RawPort if wanted.encapsulation == "ipip" else UdpPort), tunnel
 
 
-def make_plane(workers: int, flows: FlowsSection | None = None) -> Plane:
+def make_plane(workers: int, flows: FlowsSection | None = None, busy_poll: int = 0) -> Plane:
     from fastpath.plane import Plane
 
-    return Plane(workers=workers, flows=None if flows is None else _flow_settings(flows))
+    settings = None if flows is None else _flow_settings(flows)
+    return Plane(workers=workers, flows=settings, busy_poll=busy_poll)
 
 
 def _flow_settings(flows: FlowsSection) -> FlowSettings:

@@ -248,6 +248,14 @@ class WorkersSection(Section, frozen=True, kw_only=True):
         int | None, Meta(ge=1, le=64, description="How many; one for each of `cpus`, else 1, when absent.")
     ] = None
     cpus: Annotated[tuple[int, ...], Meta(description="The CPU of each worker; any when absent.")] = ()
+    busy_poll: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="For how many microseconds a worker looks for packets before it sleeps, while it pays; 0: not.",
+        ),
+    ] = 250
 
 
 class ControlSection(Section, frozen=True, kw_only=True):

@@ -81,8 +81,9 @@ def wires(draw: st.DrawFn) -> list[Packet]:
     wire = []
     while any(queues):
         queue = source.choice([q for q in queues if q])
-        for _ in range(min(len(queue), source.choice([1, 3, 50]))):
-            wire.append(queue.pop(0))
+        n = source.choice([1, 3, 50])
+        wire += queue[:n]
+        del queue[:n]
     return wire
 
 
