@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.apply.bell import EVERYTHING, Heard
 from engine.apply.delta import Kind
+from engine.apply.host_rules import HostRulesDriver
 from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
 from engine.apply.plane import (
@@ -68,6 +69,7 @@ class Datapath:
         self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))
         self.host = HostDriver(self.forwarding, openers.tun)
         self.kernel_routes = KernelRouteDriver(self.host.device_name)
+        self.rules = HostRulesDriver(self._let_pods_come_back)
         self.reconciler = Reconciler(
             [
                 self.tunnels,
@@ -78,6 +80,7 @@ class Datapath:
                 PeersDriver(self.forwarding),
                 RouteDriver(self.forwarding),
                 self.kernel_routes,
+                self.rules,
             ]
         )
         self.watch = PodWatch()
@@ -128,6 +131,8 @@ class Datapath:
         outcome = self.reconciler.prepare(desired, PLANE_KINDS)
         if outcome.failed:
             raise outcome.failed[0].error
+        if desired.rules is not None:
+            self.rules.adopt(desired.rules)
 
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
@@ -159,6 +164,8 @@ class Datapath:
             self.host.audit()
         if self.kernel_routes.audit(heard):
             self.reconciler.unsettle(Kind.KERNEL_ROUTE)
+        if heard.rules and self.rules.audit():
+            self.reconciler.unsettle(Kind.HOST_RULES)
         return self.repair()
 
     def take_events(self, path_mtu_changed: Callable[[Address], None]) -> bool:
@@ -173,13 +180,19 @@ class Datapath:
                         path_mtu_changed(slot.vias[0].remote)
         return lost
 
-    def pause(self) -> bytes:
-        """End forwarding and keep everything: packets wait in the kernel's queues. What is known of flows."""
+    def pause(self) -> dict[str, bytes]:
+        """End forwarding and keep everything: packets wait in the kernel's queues. What is known of connections."""
         self.plane.stop()
-        return b""
+        return {"flows": self.plane.export_flows(), "detours": self.plane.export_detours()}
 
-    def go_on(self, flows: bytes, cpus: tuple[int, ...] = ()) -> None:
+    def go_on(self, known: Mapping[str, bytes], cpus: tuple[int, ...] = ()) -> None:
         """Begin to forward where a `pause` ended it, here or in a predecessor."""
+        for name, take in (("flows", self.plane.import_flows), ("detours", self.plane.import_detours)):
+            try:
+                if name in known:
+                    take(known[name])
+            except ValueError as error:
+                log.warning("what was known of connections (%s) is lost: %s", name, error)
         self.start(cpus)
 
     def leave(self) -> None:
@@ -188,6 +201,7 @@ class Datapath:
             self._closed = True
             self.plane.stop()
             self.kernel_routes.close()
+            self.rules.close()
             self.watch.close()
             self.tunnels.release()
             self.host.release()
@@ -206,12 +220,17 @@ class Datapath:
             return
         self._closed = True
         self.plane.stop()
-        outcome = self.reconciler.withdraw([Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST])
+        outcome = self.reconciler.withdraw([Kind.HOST_RULES, Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST])
         for failure in outcome.failed:
             log.warning("left behind: %s", failure)
         self.kernel_routes.close()
+        self.rules.close()
         self.watch.close()
         self.pods.release(undo=undo)
+
+    def _let_pods_come_back(self, allowed: bool) -> None:  # noqa: FBT001 - the driver's callback
+        """Whether what the host sends may carry a pod's address, because nobody else can have sent it."""
+        self.forwarding.set_detour(allowed=allowed)
 
     def _port_lost(self, number: int) -> bool:
         owner = self.forwarding.owner_of(number)

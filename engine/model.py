@@ -153,6 +153,7 @@ class HostPort:
 
     enabled: bool = True
     name: str = "towpath0"
+    masquerade: bool = True  # what pods send out of the cluster leaves by an address of the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,28 @@ class HostDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class PortForward:
+    """A port of the host, on one address or on all of the pod's family, and where it leads."""
+
+    protocol: Protocol
+    host_port: int
+    host_address: Address | None
+    pod_address: Address
+    pod_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostRules:
+    """What the host's kernel does to packets that pass the host port `device`."""
+
+    device: str
+    pods: tuple[Prefix, ...]  # of this node
+    cluster: tuple[Prefix, ...]  # of all nodes: never masqueraded towards
+    forwards: tuple[PortForward, ...] = ()
+    masquerade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class KernelRoute:
     """A route of the host's kernel, marked with our protocol number (bare routed mode)."""
 
@@ -281,6 +304,7 @@ class Desired:
     tunnels: frozenset[TunnelPort] = frozenset()
     pods: frozenset[PodDevice] = frozenset()
     host: HostDevice | None = None
+    rules: HostRules | None = None
     routes: Mapping[Prefix, tuple[Via, ...]] = field(default_factory=dict)  # several: equal cost
     peers: Mapping[Address, str] = field(default_factory=dict)  # outer source -> peer name
     kernel_routes: frozenset[KernelRoute] = frozenset()

@@ -159,6 +159,7 @@ class Node:
         self._bell = Bell(running.kernel_routes.port)
         self.loop.watch(self._bell.fileno(), READ, self._host_changed)
         self.loop.watch(running.watch.fileno(), READ, self._pods_changed)
+        self.loop.watch(running.rules.bell.fileno(), READ, self._rules_changed)
         self.loop.every(CHECK_PAUSE, self._check)
         self.loop.after(AUDIT_PAUSE, self._audit)
         self.policing.start()
@@ -169,7 +170,7 @@ class Node:
         running = self._running
         assert self._lock is not None
         cpus = self.config.workers.cpus
-        return Estate(running.estate(), {"lock": self._lock.fileno()}, running.pause, lambda: running.go_on(b"", cpus))
+        return Estate(running.estate(), {"lock": self._lock.fileno()}, running.pause, lambda: running.go_on({}, cpus))
 
     def leave(self) -> None:
         """Let go of everything and remove nothing: another process forwards."""
@@ -189,6 +190,7 @@ class Node:
         if self._datapath is not None:
             self.loop.forget(self._datapath.plane.fileno())
             self.loop.forget(self._datapath.watch.fileno())
+            self.loop.forget(self._datapath.rules.bell.fileno())
             leave_datapath(self._datapath)
             self._datapath = None
         self._close_journals()
@@ -451,9 +453,11 @@ class Node:
             raise error
 
     def _check_forwarding(self) -> None:
-        """Without encapsulation the host's kernel must route what we hand it."""
+        """What travels bare, and what comes to a port of the host for a pod, the host's kernel must route."""
+        forwards = self._desired.rules.forwards if self._desired.rules is not None else ()
         for family, setting in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
             needed = any(route.prefix.version == family for route in self._desired.kernel_routes)
+            needed = needed or any(forward.pod_address.version == family for forward in forwards)
             error = KernelError(f"the kernel does not forward IPv{family}", where="host", remedy=f"set {setting}=1")
             self.complain(setting, error if needed and not underlay.forwards(family) else None)
 
@@ -529,6 +533,11 @@ class Node:
     def _pods_changed(self, events: int) -> None:
         if rung := self._running.watch.rung():
             self._rung |= rung
+            self._look_soon()
+
+    def _rules_changed(self, events: int) -> None:
+        if self._running.rules.bell.listen():
+            self._heard += Heard(rules=True)
             self._look_soon()
 
     def _look_soon(self) -> None:

@@ -61,6 +61,7 @@ cdef struct packet:
     uint8_t protocol           # transport protocol behind all extension headers
     uint8_t traffic_class      # TOS / traffic class byte: DSCP << 2 | ECN
     uint8_t outer_class        # the same of the outer header it came in
+    uint8_t link_local         # before parse: may have a 169.254/16 address; after it: has one, between a pod and the host
     uint16_t transport         # offset of the transport header
     uint16_t payload           # offset of the transport payload; = transport when unknown
     uint32_t flow_hash         # keyed by the worker; equal for all packets of a flow direction

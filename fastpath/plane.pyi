@@ -155,6 +155,17 @@ class Plane:
         """The flow table for the process that takes over. After `stop`, or some packets are missing from it."""
     def import_flows(self, data: bytes) -> int:
         """Take over an export; how many flows. ValueError for anything else. Rules of imported flows are unknown."""
+    # -- detours ---------------------------------------------------------
+    def set_detour(self, adjacency: int | None) -> None:
+        """Let the host hand back packets with a pod's source, and send the replies through `adjacency`, its port.
+
+        For where the host's kernel changes the destinations of pods (services, ports of the host). None, as at the
+        start: what the host sends with a pod's source is dropped. ValueError when it leads to no local port.
+        """
+    def export_detours(self) -> bytes:
+        """The connections whose replies go through the host, for `import_detours` of another plane."""
+    def import_detours(self, data: bytes) -> None:
+        """Before `start`. ValueError for anything but the export of this version."""
     # -- life ------------------------------------------------------------
     def start(self) -> None:
         """Start the worker threads. RuntimeError when they run already."""

@@ -8,6 +8,7 @@ never stopped for a change.
 """
 
 import os
+import struct
 import threading
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -35,6 +36,7 @@ from fastpath.system cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN,
 )
 from fastpath.table.adjacency cimport adjacency
+from fastpath.table.detour cimport detour, detours, DETOUR_SLOTS
 from fastpath.table.fib cimport Fib
 from fastpath.table.flow cimport (
     EVENT_RING, FlowTable, RULES_CHUNK, RULES_CHUNKS, event_rows, flow_account, flow_event, rule_counter, rule_rows,
@@ -55,6 +57,8 @@ from fastpath.values import FLOW_EVENTS, Deliver, Encapsulate, Spread
 
 WORKERS_MAX = 64
 BUSY_POLL_MAX = 10_000  # microseconds
+DETOURS_MAGIC = b"detours1"
+DETOUR = struct.Struct("=IQQ")  # slot, mark, when it was last used
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,10 @@ cdef class Plane:
             raise MemoryError
         self.shared.four = &self.fib.ipv4
         self.shared.six = &self.fib.ipv6
+        self.shared.detours = <detours *>calloc(1, sizeof(detours))
+        if self.shared.detours == NULL:
+            raise MemoryError
+        self.shared.detours.key = int.from_bytes(os.urandom(8))
         for i in range(workers):
             self.workers[i] = self.make_worker(i)
             self.workers[i].waiting.limit_ns = <uint64_t>busy_poll * 1000
@@ -193,6 +201,8 @@ cdef class Plane:
             free(self.shared.gateways)
             free(self.shared.tunnels)
             free(self.shared.policy)
+
+            free(self.shared.detours)
         free(self.shared)
         free(self.references)
         if self.bell > 0:
@@ -466,6 +476,32 @@ cdef class Plane:
             total["scans"] += self.workers[i].tracking.memo.scans
             total["suppressed_events"] += a.suppressed
         return {"live": len(self.flow_table), "capacity": self.flow_table.capacity, **total}
+
+    # -- detours ---------------------------------------------------------
+    def set_detour(self, adjacency):
+        if adjacency is not None and not isinstance(self.adjacencies.get(adjacency), Deliver):
+            raise ValueError(f"adjacency {adjacency} does not lead to a local port")
+        atomic_store32_release(&self.shared.host, 0 if adjacency is None else adjacency)
+
+    def export_detours(self):
+        cdef detour *slot
+        found = [DETOURS_MAGIC, (<uint64_t>self.shared.detours.key).to_bytes(8)]
+        for i in range(DETOUR_SLOTS):
+            slot = &self.shared.detours.slots[i]
+            if slot.mark:
+                found.append(DETOUR.pack(i, slot.mark, slot.used_ns))
+        return b"".join(found)
+
+    def import_detours(self, bytes data):
+        if data[:8] != DETOURS_MAGIC or len(data) < 16 or (len(data) - 16) % DETOUR.size:
+            raise ValueError("these are no detours of this version")
+        self.shared.detours.key = int.from_bytes(data[8:16])
+        for i, mark, used_ns in DETOUR.iter_unpack(data[16:]):
+            if i >= DETOUR_SLOTS or not mark:
+                raise ValueError("these are no detours of this version")
+            self.shared.detours.slots[<uint32_t>i].mark = mark
+            self.shared.detours.slots[<uint32_t>i].used_ns = used_ns
+            self.shared.detours.taken += 1
 
     # -- life ------------------------------------------------------------
     def start(self):

@@ -149,7 +149,7 @@ REASONS: tuple[Reason, ...] = (
         "warning",
         "an address that may not travel",
         "Unspecified, loopback, link-local, reserved or IPv4-mapped source or destination. Link-local "
-        "services such as 169.254.169.254 do not cross the node.",
+        "services such as 169.254.169.254 are reached by pods of the same node through its host port, and not otherwise.",
         "Give the service an ordinary address, or find the program that uses the wrong one.",
     ),
     Reason(

@@ -19,6 +19,7 @@ from fastpath.stage.reply cimport gateway, reply_limits
 from fastpath.stage.route cimport tunnel_ports
 from fastpath.stage.track cimport track_view, tracker
 from fastpath.table.adjacency cimport adjacency
+from fastpath.table.detour cimport detours
 from fastpath.table.fib cimport fib4, fib6
 from fastpath.table.peer cimport peer_table
 from fastpath.table.policy cimport policy_view
@@ -42,6 +43,8 @@ cdef struct tables:
     tunnel_ports *tunnels
     policy_view *policy        # NULL: nothing is tracked
     uint32_t route_changes     # generation of routes and adjacencies, advanced after each change
+    detours *detours
+    uint32_t host              # adjacency for detours; 0: there are none
 
 # The tables as one turn sees them.
 cdef struct view:

@@ -132,6 +132,7 @@ cdef void receive_packets(worker *w, const port *source) noexcept nogil:
         if got <= 0:
             return
         w.count.ports[source.index].received_bytes += b.packets[b.n].length
+        b.packets[b.n].link_local = True  # may have such an address: parse and guard judge
         b.n += 1
 
 
@@ -200,6 +201,9 @@ cdef void look(worker *w) noexcept nogil:
     w.seen.gateways = <const gateway *>atomic_pointer_load(&w.shared.gateways)
     w.seen.tunnels = <const tunnel_ports *>atomic_pointer_load(&w.shared.tunnels)
     w.now_ns = monotonic_ns()
+    w.seen.routes.detours = w.shared.detours
+    w.seen.routes.host = atomic_load32_acquire(&w.shared.host)
+    w.seen.routes.now_ns = w.now_ns
     look_at_policy(w)
 
 

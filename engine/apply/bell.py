@@ -29,21 +29,23 @@ _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What changed since the last time: links or addresses (then anything may have), and routes."""
+    """What changed since the last time: links or addresses (then anything may have), routes, our table of rules."""
 
     devices: bool = False
     routes: tuple[Found, ...] = ()
+    rules: bool = False
 
     def __bool__(self) -> bool:
-        return self.devices or bool(self.routes)
+        return self.devices or bool(self.routes) or self.rules
 
     def __add__(self, later: Heard) -> Heard:
+        rules = self.rules or later.rules
         if self.devices or later.devices or len(self.routes) + len(later.routes) > _MOST_ROUTES:
-            return EVERYTHING
-        return Heard(routes=(*self.routes, *later.routes))
+            return Heard(devices=True, rules=rules)
+        return Heard(routes=(*self.routes, *later.routes), rules=rules)
 
 
-EVERYTHING = Heard(devices=True)
+EVERYTHING = Heard(devices=True, rules=True)
 
 
 class Bell:
@@ -79,7 +81,7 @@ class Bell:
                     devices = True
                 elif (route := decode(data, start, end)) is not None:
                     routes.append(route)
-        return EVERYTHING if devices else Heard(routes=tuple(routes))
+        return Heard(devices=True) if devices else Heard(routes=tuple(routes))
 
     def close(self) -> None:
         self._socket.close()

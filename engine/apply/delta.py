@@ -29,6 +29,7 @@ class Kind(IntEnum):
     PEERS = 6
     ROUTE = 7
     KERNEL_ROUTE = 8
+    HOST_RULES = 9
 
     @property
     def words(self) -> str:
@@ -78,6 +79,7 @@ def objects(desired: Desired, before: Desired | None = None, known: Objects | No
         Kind.PEERS: {"peers": desired.peers} if desired.peers else {},
         Kind.ROUTE: cast("Mapping[Hashable, object]", desired.routes),
         Kind.KERNEL_ROUTE: kernel_routes,
+        Kind.HOST_RULES: {} if desired.rules is None else {"host": desired.rules},
     }
 
 

@@ -302,6 +302,11 @@ class Forwarding:
             self._peer_numbers[name] = self._last_peer_number
         return self._peer_numbers[name]
 
+    def set_detour(self, *, allowed: bool) -> None:
+        """Whether the host may hand back what pods sent it, so that their replies go through its port."""
+        slot = self.slots.get(_key((Via("host", "host"),)))
+        self.plane.set_detour(slot.number if allowed and slot is not None and not slot.vias[0].transit else None)
+
     def set_peers(self, peers: Mapping[Address, str]) -> None:
         self.plane.set_peers({address: self.peer_number(name) for address, name in peers.items()})
         wanted = {*peers.values(), *(via.peer for slot in self.slots.values() for via in slot.vias)}

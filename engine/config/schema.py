@@ -39,6 +39,7 @@ from engine.model import (
 )
 
 Dscp = Literal["copy", "clear"]
+Masquerade = Literal["auto", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
 Stance = Literal["allow", "deny"]
@@ -212,6 +213,10 @@ class HostSection(Section, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
     name: Annotated[DeviceName, Meta(description="Its device.")] = DeviceName("towpath0")
+    masquerade: Annotated[
+        Masquerade,
+        Meta(description="Whether pods reach the outside by the host's address: where nft is there, or never."),
+    ] = "auto"
 
 
 class IpamSection(Section, frozen=True, kw_only=True):
@@ -422,7 +427,7 @@ class Config(Section, frozen=True, kw_only=True):
                 for peer in self.peers
             ),
             routes=tuple(StaticRoute(route.prefix, route.via) for route in self.routes),
-            host=HostPort(self.host.enabled, self.host.name),
+            host=HostPort(self.host.enabled, self.host.name, masquerade=self.host.masquerade == "auto"),
         )
 
 

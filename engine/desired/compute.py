@@ -21,6 +21,7 @@ from engine.desired.addressing import (
     local_addresses,
     path_mtu,
 )
+from engine.desired.outside import host_rules, port_forwards
 from engine.desired.overlay import outer_pair, tunnel_port, tunnel_via
 from engine.desired.rib import Offer, Preference, best
 from engine.desired.routed import encapsulation_for, host_port_routes, kernel_routes
@@ -45,6 +46,7 @@ from engine.model import (
 )
 
 DEFAULT_ROUTES: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+LINK_LOCAL = ip_network("169.254.0.0/16")  # services of the host: a cloud's metadata, a DNS cache
 NOBODY = Identity()  # a device is the same whatever its pod's labels are
 UNREACHABLE = Via("reject", "unreachable")
 _PODS_REMEMBERED = 1024  # one that comes or goes must not have all others computed again
@@ -101,14 +103,17 @@ class _Shared:
 
     def with_pods(self, parts: list[_PodParts]) -> Desired:
         devices = frozenset(part.device for part in parts)
+        rules, forwards = self.desired.rules, port_forwards(part.pod for part in parts)
+        if rules is not None and forwards:
+            rules = replace(rules, forwards=forwards)
         local: dict[Prefix, tuple[Via, ...]] = {}
         for part in parts:
             local.update(part.routes)
         if len(local) < sum(len(part.routes) for part in parts) or any(prefix in self.routes for prefix in local):
             # Two have one address, or somebody announces that of a pod.
             offers = [*self.computation.offers(self.mtu), *_pod_offers((part.pod for part in parts), self.mtu)]
-            return replace(self.computation.desired(self.mtu, best(offers)), pods=devices)
-        return replace(self.desired, pods=devices, routes=Layered(self.routes, local))
+            return replace(self.computation.desired(self.mtu, best(offers)), pods=devices, rules=rules)
+        return replace(self.desired, pods=devices, rules=rules, routes=Layered(self.routes, local))
 
 
 def _pod_offers(pods: Iterable[Pod], mtu: int) -> Iterator[Offer]:
@@ -147,6 +152,7 @@ class _Computation:
         return Desired(
             tunnels=frozenset(self.tunnels()),
             host=self.host(mtu, routes),
+            rules=host_rules(self.facts),
             routes={prefix: _one_host_port(vias) for prefix, vias in routes.items()},
             peers=self.outer_sources(),
             kernel_routes=kernel_routes(routes, self.local),
@@ -203,6 +209,8 @@ class _Computation:
     def offers(self, mtu: int) -> Iterator[Offer]:
         facts = self.facts
         peers = {peer.name: peer for peer in facts.peers}
+        if facts.host.enabled:
+            yield Offer(LINK_LOCAL, Preference.LOCAL, (self.to_host(mtu),))
         for interface in host_addresses(facts.node, facts.overlay) if facts.host.enabled else ():
             yield Offer(host_prefix(interface.ip), Preference.LOCAL, (self.to_host(mtu, transit=False),))
         for route in facts.routes:

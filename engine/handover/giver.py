@@ -32,11 +32,11 @@ COMMIT_SECONDS = 5.0  # for it to start its workers; nobody forwards meanwhile
 
 @dataclass(frozen=True, slots=True)
 class Estate:
-    """What is handed over, and how forwarding is stopped (the flow table comes back) and started again."""
+    """What is handed over, and how forwarding is stopped (what is known of connections comes back) and started again."""
 
     ports: Sequence[Heirloom]
     others: dict[str, int]
-    pause: Callable[[], bytes]
+    pause: Callable[[], dict[str, bytes]]
     go_on: Callable[[], None]
 
 
@@ -81,11 +81,10 @@ def _offer(line: Line, estate: Estate) -> None:
 def _commit(line: Line, estate: Estate) -> None:
     memory: list[int] = []
     try:
-        flows = estate.pause()
+        known = estate.pause()
         stopped = time.monotonic_ns()
-        if flows:
-            memory.append(_memory(flows))
-        line.send(Go(stopped, flows=bool(flows)), memory)
+        memory += [_memory(content) for content in known.values()]
+        line.send(Go(stopped, list(known)), memory)
         line.receive(Running, seconds=COMMIT_SECONDS)
     except BaseException as error:
         if not isinstance(error, RefusedError):
@@ -98,7 +97,7 @@ def _commit(line: Line, estate: Estate) -> None:
 
 def _memory(content: bytes) -> int:
     """A descriptor of memory that holds `content`, from its beginning."""
-    memory = os.memfd_create("towpath-flows", os.MFD_CLOEXEC)
+    memory = os.memfd_create("towpath", os.MFD_CLOEXEC)
     with open(memory, "wb", closefd=False) as stream:
         stream.write(content)
     os.lseek(memory, 0, os.SEEK_SET)

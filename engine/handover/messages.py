@@ -10,7 +10,7 @@ Never: does anything.
     Hello                       ->
                                 <-   Offer: every port, listener and lock, as descriptors
     Ready                       ->                              it still forwards until here
-                                <-   Go: it has stopped forwarding
+                                <-   Go: it has stopped forwarding; what it knows of connections
     Running                     ->   it ends
 
 Invariants: a field is only ever added, with a default, so that neighbouring
@@ -55,10 +55,10 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Go(msgspec.Struct, tag=True):
-    """Forward now. With `flows` one descriptor comes: the memory that holds the flow table."""
+    """Forward now. With it comes what is known of connections: a descriptor of memory for each of `known`."""
 
     stopped_ns: int  # CLOCK_MONOTONIC when the last worker had stopped
-    flows: bool = False
+    known: list[str] = []  # "flows", "detours"
 
 
 class Running(msgspec.Struct, tag=True):

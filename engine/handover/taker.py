@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 OFFER_SECONDS = 30.0  # the other ends what is under way first
 GO_SECONDS = 10.0
 END_SECONDS = 10.0  # for the other to be gone after we have begun
-FLOWS_LIMIT = 4 << 30  # bytes
+MEMORY_LIMIT = 4 << 30  # bytes
 
 
 class Takeover:
@@ -67,8 +67,8 @@ class Takeover:
         return lock
 
     # -- the steps ---------------------------------------------------------------
-    def ready(self) -> bytes:
-        """Say so, and wait until the other has stopped. Its flow table; empty when there is none.
+    def ready(self) -> dict[str, bytes]:
+        """Say so, and wait until the other has stopped. What it knows of connections.
 
         When the other dies instead, nobody forwards, and we have all that is needed to begin.
         """
@@ -78,12 +78,12 @@ class Takeover:
         except LineClosedError:
             if not self._line.wait_for_its_end(1.0):
                 raise
-            log.warning("the daemon before us died; going on without its flow table")
+            log.warning("the daemon before us died; going on without what it knew of connections")
             self._stopped_ns = time.monotonic_ns()
-            return b""
+            return {}
         self._stopped_ns = go.stopped_ns
         try:
-            return _content(descriptors[0]) if go.flows and descriptors else b""
+            return {name: _content(memory) for name, memory in zip(go.known, descriptors, strict=False)}
         finally:
             close_all(descriptors)
 
@@ -148,8 +148,8 @@ def _heirloom(item: PortItem, descriptors: list[int]) -> Heirloom:
 
 def _content(memory: int) -> bytes:
     size = os.fstat(memory).st_size
-    if size > FLOWS_LIMIT:
-        log.warning("leaving a flow table of %d bytes behind", size)
+    if size > MEMORY_LIMIT:
+        log.warning("leaving %d bytes behind", size)
         return b""
     with open(memory, "rb", closefd=False) as stream:
         return stream.read()

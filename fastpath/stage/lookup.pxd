@@ -5,12 +5,16 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from fastpath.table.adjacency cimport adjacency
+from fastpath.table.detour cimport detours
 from fastpath.table.fib cimport fib4, fib6, fib4_find, fib6_find
 
 cdef struct routes:
     const fib4 *four
     const fib6 *six
     adjacency **adjacencies
+    detours *detours           # connections whose replies the host must see
+    uint32_t host              # adjacency of the host port for them; 0: the host may not speak as a pod
+    uint64_t now_ns
 
 cdef inline uint32_t lookup4(const routes *r, uint32_t address) noexcept nogil:
     return fib4_find(r.four, address)

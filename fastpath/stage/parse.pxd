@@ -23,7 +23,8 @@ from fastpath.reason cimport (
 from fastpath.wire.fragment cimport fragment_check
 from fastpath.wire.ipv4 cimport (
     IPV4_CLASS, IPV4_DESTINATION, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_MF, IPV4_OFFSET, IPV4_PROTOCOL, IPV4_SOURCE,
-    IPV4_TOTAL, ipv4_check, ipv4_header_bytes, ipv4_is_group, ipv4_is_martian,
+    IPV4_TOTAL, ipv4_check, ipv4_header_bytes, ipv4_is_group, ipv4_is_link_local,
+    ipv4_is_martian,
 )
 from fastpath.wire.ipv6 cimport (
     IPV6_BYTES, IPV6_DESTINATION, IPV6_PAYLOAD, IPV6_SOURCE, ipv6_chain, ipv6_check, ipv6_class, ipv6_is_group,
@@ -91,8 +92,10 @@ cdef inline int parse_ipv4(packet *p) noexcept nogil:
     destination = load32(h + IPV4_DESTINATION)
     if ipv4_is_group(destination):
         return REASON_MULTICAST
-    if ipv4_is_martian(source) or ipv4_is_martian(destination):
+    if (ipv4_is_martian(source) or ipv4_is_martian(destination)) and not parse_link_local(p, source, destination):
         return REASON_MARTIAN
+    if not (ipv4_is_link_local(source) or ipv4_is_link_local(destination)):
+        p.link_local = False
     if source == destination:
         return REASON_LAND
     reason = parse_trim(p, load16(h + IPV4_TOTAL))
@@ -120,10 +123,20 @@ cdef inline int parse_ipv4(packet *p) noexcept nogil:
     return fragment_check((fragment & IPV4_OFFSET) << 3, fragment & IPV4_MF != 0, p.length - header, header)
 
 
+cdef inline bint parse_link_local(const packet *p, uint32_t source, uint32_t destination) noexcept nogil:
+    """Between a pod and a service of its own host one end may be link-local, the other being an ordinary address."""
+    if not p.link_local:
+        return False
+    if ipv4_is_link_local(source):
+        return not ipv4_is_martian(destination)
+    return ipv4_is_link_local(destination) and not ipv4_is_martian(source)
+
+
 cdef inline int parse_ipv6(packet *p) noexcept nogil:
     cdef const uint8_t *h = p.data
     cdef ipv6_chain chain
     cdef int reason = ipv6_check(h, p.length)
+    p.link_local = False
     if reason != REASON_NONE:
         return reason
     if ipv6_is_group(h + IPV6_DESTINATION):

@@ -11,13 +11,14 @@ from fastpath.buffer cimport (
     PACKET_LATER_FRAGMENT,
 )
 from fastpath.reason cimport (
-    VERDICT_PASS, REASON_ENCAP_LOOP, REASON_GUARD_NOT_LOCAL, REASON_NESTED,
+    VERDICT_PASS, REASON_ENCAP_LOOP, REASON_GUARD_NOT_LOCAL, REASON_MARTIAN, REASON_NESTED,
     REASON_NO_ROUTE, REASON_UNREACHABLE, REPLY_NO_ROUTE,
 )
 from fastpath.stage.lookup cimport lookup4, lookup6, routes
 from fastpath.table.adjacency cimport (
-    adjacency, adjacency_chosen, ADJACENCY_DELIVER, ADJACENCY_ENCAPSULATE, ADJACENCY_REJECT,
+    adjacency, adjacency_at, adjacency_chosen, ADJACENCY_DELIVER, ADJACENCY_ENCAPSULATE, ADJACENCY_REJECT,
 )
+from fastpath.table.detour cimport detour_applies, detour_expects
 from fastpath.wire.octets cimport load16, load32, load64
 from fastpath.wire.transport cimport PROTOCOL_GRE, PROTOCOL_IPIP, PROTOCOL_IPV6, PROTOCOL_UDP
 
@@ -69,21 +70,46 @@ cdef inline void route_judge(packet *p, const adjacency *to, const tunnel_ports 
         # The host's kernel sent it here for lack of a better route: sending it back would loop.
         packet_refuse(p, REASON_NO_ROUTE, REPLY_NO_ROUTE)
 
+cdef inline bint link_local_ends(const packet *p, const adjacency *to) noexcept nogil:
+    """Whether a packet with a link-local end goes from a pod into the host, or from the host into a pod."""
+    if to == NULL or to.kind != ADJACENCY_DELIVER:
+        return False
+    return (to.to_host == 0) == (p.flags & PACKET_FROM_HOST != 0)
+
+cdef inline bint comes_back(const packet *p) noexcept nogil:
+    """From the host, of a flow whose way leads into the host: what it did not change must not go round again."""
+    return p.flags & PACKET_FROM_HOST and (<const adjacency *>p.adjacency).to_host
+
+cdef inline const adjacency *through_host(const packet *p, const adjacency *to, const routes *r) noexcept nogil:
+    """The host port in place of a pod of ours, for replies that the host's kernel must change first."""
+    cdef const adjacency *host
+    if p.flags & (PACKET_FROM_HOST | PACKET_CREATED) or not detour_applies(p):
+        return to
+    if not detour_expects(r.detours, p, r.now_ns):
+        return to
+    host = adjacency_at(r.adjacencies, r.host) if r.host else NULL
+    return to if host == NULL else host
+
 cdef inline void route(burst *b, const routes *r, const tunnel_ports *own) noexcept nogil:
     cdef uint32_t i, number
     cdef packet *p
     cdef const adjacency *to
     for i in range(b.n):
         p = &b.packets[i]
-        if p.verdict != VERDICT_PASS or p.adjacency != NULL:
+        if p.verdict != VERDICT_PASS or p.adjacency != NULL and not comes_back(p):
             continue           # a known flow brings its adjacency, judged when it was learnt
         if p.family == 4:
             number = lookup4(r, load32(p.data + 16))
         else:
             number = lookup6(r, load64(p.data + 24), load64(p.data + 32))
         to = adjacency_chosen(r.adjacencies, number, p.flow_hash) if number else NULL
+        if p.link_local and not link_local_ends(p, to):
+            packet_drop(p, REASON_MARTIAN)
+            continue
         if to == NULL:
             packet_refuse(p, REASON_NO_ROUTE, REPLY_NO_ROUTE)
             continue
+        if r.detours.taken and to.kind == ADJACENCY_DELIVER and not to.to_host:
+            to = through_host(p, to, r)
         p.adjacency = <void *>to
         route_judge(p, to, own)

@@ -91,6 +91,11 @@ cdef inline bint ipv4_is_martian(uint32_t address) noexcept nogil:
             or address >> 28 >= 14)
 
 
+cdef inline bint ipv4_is_link_local(uint32_t address) noexcept nogil:
+    """RFC 3927: never leaves its link, which for a pod is its node."""
+    return address >> 16 == 0xa9fe
+
+
 cdef inline uint64_t ipv4_pseudo(const uint8_t *h, uint32_t protocol, uint32_t n) noexcept nogil:
     """Partial sum of the pseudo-header of `n` transport bytes."""
     return <uint64_t>load32(h + IPV4_SOURCE) + load32(h + IPV4_DESTINATION) + protocol + n

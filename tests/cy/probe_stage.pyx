@@ -22,6 +22,7 @@ from fastpath.stage.parse cimport parse_burst
 from fastpath.stage.route cimport route, tunnel_ports
 from fastpath.system cimport monotonic_ns
 from fastpath.table.adjacency cimport adjacency
+from fastpath.table.detour cimport detours
 from fastpath.table.fib cimport Fib, fib4_current, fib6_current
 from fastpath.table.peer cimport peer_table
 from fastpath.table.qsbr cimport Reclaimer
@@ -78,6 +79,9 @@ cdef class StageBench:
             self.fib.insert(prefix, 1)
         self.seen.four, self.seen.six = fib4_current(&self.fib.ipv4), fib6_current(&self.fib.ipv6)
         self.seen.adjacencies = self.slots
+        self.seen.detours = <detours *>calloc(1, sizeof(detours))
+        if self.seen.detours == NULL:
+            raise MemoryError
         for i in range(self.n):
             self.before.packets[i].data = self.memory + i * self.stride + (0 if header else HEADROOM)
             self.before.packets[i].length = <uint32_t>len(packets[i])
@@ -105,6 +109,7 @@ cdef class StageBench:
         free(self.target)
         free(self.peers)
         free(self.slots[1])
+        free(self.seen.detours)
 
     cdef void lay_out(self) noexcept nogil:
         """The packets as the stage finds them: bytes that a stage may have written, and what is known of each."""

@@ -126,6 +126,20 @@ class FakePlane:
         self.peers = dict(peers)
         self.log.append("peers")
 
+    def set_detour(self, adjacency):
+        assert adjacency is None or adjacency in self.adjacencies
+        self.detour = adjacency
+
+    def export_flows(self):
+        return b""
+
+    export_detours = export_flows
+
+    def import_flows(self, data):
+        return 0
+
+    import_detours = import_flows
+
     def set_gateway(self, ipv4, ipv6):
         self.gateway = (ipv4, ipv6)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.apply.delta import Kind, Operation, objects, plan
-from engine.model import Desired, HostDevice, KernelRoute, Layered, Pod, PodDevice, TunnelPort, Via
+from engine.model import Desired, HostDevice, HostRules, KernelRoute, Layered, Pod, PodDevice, TunnelPort, Via
 
 KEYS = st.text("abc", min_size=1, max_size=2)
 WORLDS = st.dictionaries(st.sampled_from(list(Kind)), st.dictionaries(KEYS, st.integers(0, 2), max_size=4))
@@ -23,6 +23,7 @@ DESIRED = Desired(
     ),
     gateway4=ip_address("10.1.0.1"),
     policy=object(),
+    rules=HostRules("towpath0", (ip_network("10.1.0.0/24"),), ()),
 )
 
 
@@ -73,6 +74,7 @@ def test_every_part_of_the_desired_state_becomes_an_object():
         Kind.PEERS: 1,
         Kind.ROUTE: 1,
         Kind.KERNEL_ROUTE: 2,
+        Kind.HOST_RULES: 1,
     }
     assert found[Kind.KERNEL_ROUTE] == {
         ip_network("10.1.0.0/24"): (),

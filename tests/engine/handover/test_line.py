@@ -95,7 +95,7 @@ def test_another_message_than_expected_is_an_error_and_its_descriptors_are_close
     ours, theirs, _ = ends
     file = os.memfd_create("x")
     before = opened()
-    theirs.send(Go(1, flows=True), [file])
+    theirs.send(Go(1, ["detours"]), [file])
     with pytest.raises(HandoverError, match="said Go instead of Hello"):
         ours.receive(Hello, seconds=5)
     assert opened() == before
@@ -114,6 +114,6 @@ def test_neighbouring_versions_understand_each_other(ends):
         theirs.sendall(struct.pack("!II", len(text), 0) + text)
     offer, _ = ours.receive(Offer, seconds=5)
     assert offer.ports == [PortItem("host", "host", 1)]
-    assert ours.receive(Go, seconds=5)[0] == Go(5, flows=False)
+    assert ours.receive(Go, seconds=5)[0] == Go(5, [])
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"type":"Offer","ports":[{"kind":"host","name":"h","descriptors":-1}]}', type=Offer)

@@ -1,0 +1,172 @@
+"""The only writer of our nftables table.
+
+Owns: the table, from its first transaction to its removal at a clean stop.
+Never: reads or changes a table of somebody else, and never passes a word
+through a shell: `nft` reads the rules from its standard input.
+Invariant: the table in the kernel is as last written, or is being written
+again; without it no packet of the host may carry a pod's address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import cast
+
+from engine.apply.delta import Kind
+from engine.apply.ruleset import removal, ruleset, table_name
+from engine.errors import KernelError
+from engine.model import HostRules
+
+log = logging.getLogger(__name__)
+
+_KEY = "host"
+_WHERE = "host rules"
+_DEADLINE = 20.0  # seconds; a table of ten thousand prefixes takes some tenths
+_NETLINK_NETFILTER = 12
+_NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES
+_AT_ONCE = 1000
+_SEARCH = os.pathsep.join(("/usr/sbin", "/sbin"))
+
+
+class HostRulesDriver:
+    """`spoken_for(True)` is called while the kernel lets nobody else speak as a pod, `spoken_for(False)` when not."""
+
+    kind = Kind.HOST_RULES
+    drifts = False
+
+    def __init__(self, spoken_for: Callable[[bool], None]) -> None:
+        self._spoken_for = spoken_for
+        self._rules: HostRules | None = None
+        self._doubtful = False  # the kernel may have another table than `_rules` says
+        self._listed = ""  # the table as the kernel lists it; "" when it is not there
+        self.bell = RulesBell()
+
+    def actual(self) -> Mapping[Hashable, object]:
+        if self._rules is None:
+            return {}
+        return {_KEY: (self._rules.device,) if self._doubtful else self._rules}
+
+    def set(self, key: Hashable, value: object) -> None:
+        wanted = cast(HostRules, value)
+        if self._rules is not None and self._rules.device != wanted.device:
+            self.remove(key)
+        self._rules, self._doubtful = wanted, True
+        try:
+            nft(ruleset(wanted))
+            _let_loopback_in(wanted)
+            self._listed = listing(wanted.device)
+        except KernelError as error:
+            self._listed = ""
+            self._spoken_for(False)
+            if wanted.forwards:
+                raise
+            log.warning("pods do not reach the outside by the host's address, nor services: %s", error)
+        else:
+            self._spoken_for(True)
+        self.bell.mind(table_name(wanted.device))
+        self._doubtful = False
+
+    def adopt(self, wanted: HostRules) -> None:
+        """A predecessor has made the table; nobody has looked yet whether it is as it should be."""
+        self._rules, self._doubtful = wanted, True
+        self._spoken_for(True)
+
+    def remove(self, key: Hashable) -> None:
+        if self._rules is not None:
+            self._spoken_for(False)
+            if self._listed or self._doubtful:
+                nft(removal(self._rules.device))
+            self._rules, self._listed = None, ""
+
+    def audit(self) -> bool:
+        """Whether the table is another than was written, or was not to be had: the next pass writes it again."""
+        if self._rules is None:
+            return False
+        with contextlib.suppress(KernelError):
+            if self._listed and listing(self._rules.device) == self._listed:
+                return False
+            if self._listed:
+                log.warning("the table %s was changed by somebody else", table_name(self._rules.device))
+        self._doubtful = True
+        return True
+
+    def close(self) -> None:
+        self.bell.close()
+
+
+class RulesBell:
+    """Rings when somebody changes our table: a netlink socket subscribed to nftables' announcements."""
+
+    def __init__(self) -> None:
+        self._name = b""
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
+        )
+        with contextlib.suppress(OSError):  # the kernel has no nftables: it will never ring
+            self._socket.bind((0, _NFTABLES_GROUP))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def mind(self, table: str) -> None:
+        self._name = table.encode() + b"\0"
+
+    def listen(self) -> bool:
+        """Whether our table was named since the last time, or more was said than the socket holds."""
+        rung = False
+        for _ in range(_AT_ONCE):
+            try:
+                rung |= bool(self._name) and self._name in self._socket.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS
+                rung = True
+        return rung
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def nft(text: str) -> None:
+    """One transaction: all of it or nothing. KernelError with what nft says."""
+    _run(["-f", "-"], text)
+
+
+def listing(device: str) -> str:
+    """The table as the kernel has it. KernelError when there is none."""
+    return _run(["-s", "list", "table", "inet", table_name(device)], "")
+
+
+def _run(arguments: list[str], text: str) -> str:
+    program = shutil.which("nft", path=os.pathsep.join((os.environ.get("PATH", os.defpath), _SEARCH)))
+    if program is None:
+        remedy = "install nftables, or set host.masquerade to off and use no host ports"
+        raise KernelError("the program nft is not installed", where=_WHERE, remedy=remedy)
+    try:
+        done = subprocess.run(
+            [program, *arguments], input=text, capture_output=True, text=True, timeout=_DEADLINE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(f"nft does not run: {error}", where=_WHERE, remedy="it is tried again") from error
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise KernelError(f"nft refuses: {said}", where=_WHERE, remedy="see whether the kernel has nf_tables and nat")
+    return done.stdout
+
+
+def _let_loopback_in(rules: HostRules) -> None:
+    """A port of the host is open on 127.0.0.1 too. Pods cannot use that: what they send to 127/8 is dropped before."""
+    wanted = "1" if any(forward.pod_address.version == 4 for forward in rules.forwards) else "0"
+    setting = Path("/proc/sys/net/ipv4/conf") / rules.device / "route_localnet"
+    try:
+        if setting.read_text().strip() != wanted:
+            setting.write_text(wanted)
+    except OSError as error:
+        log.warning("host ports are not open on 127.0.0.1: %s: %s", setting, error.strerror)
