@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,8 +33,15 @@ def sleeps(pid):
     return found
 
 
-def test_an_idle_node_does_not_wake(nodes):
-    a = nodes[0]
+@pytest.fixture
+def quiet_nodes():
+    """Where nobody else makes files: a node hears of every file that is made on the way to its own."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as folder, two_nodes(Path(folder)) as made:
+        yield made
+
+
+def test_an_idle_node_does_not_wake(quiet_nodes):
+    a = quiet_nodes[0]
     a.write(pods=2)
     a.start()
     pid = a.status().pid
