@@ -70,5 +70,6 @@ def settings_of(config: Config) -> Settings:
         pools=tuple(pool_of(prefix, ipam.block4, ipam.block6) for prefix in ipam.pools or prefixes),
         excluded=exclusion(prefixes, ipam.reserved, taken),
         forbidden=exclusion(prefixes, (), taken),
+        reserved=ipam.reserved,
         cooldown=float(ipam.cooldown),
     )

@@ -23,7 +23,7 @@ from engine.pod.ipam.pool import Pool
 from engine.pod.store import ConflictError, Store, change
 
 BLOCKS = "block/"
-_BLOCKS_LOOKED_AT = 4096  # in search of one that is not reserved as a whole
+_BLOCKS_LOOKED_AT = 64  # in search of one with an address that may be given
 
 
 class NoAddressError(TowpathError):
@@ -46,6 +46,7 @@ class Settings:
     pools: tuple[Pool, ...]
     excluded: Callable[[Address], bool] = lambda _: False
     forbidden: Callable[[Address], bool] = lambda _: False
+    reserved: tuple[Prefix, ...] = ()  # of what is excluded, whole ranges
     cooldown: float = 0.0
     borrow: bool = False
     blocks_limit: int = 1 << 16  # of this node
@@ -215,7 +216,7 @@ class Allocator:
         """The first block of the pool that nobody has and that is not reserved as a whole."""
         existing = {block.network for _, block in self._blocks_in([pool])}
         rules = self._rules()
-        for network in islice(pool.blocks(), len(existing) + _BLOCKS_LOOKED_AT):
+        for network in islice(pool.blocks(self.settings.reserved), len(existing) + _BLOCKS_LOOKED_AT):
             if network not in existing:
                 block = Block(str(network), self.settings.node)
                 if find_free(block, rules) is not None:

@@ -33,14 +33,32 @@ class Pool:
     def version(self) -> int:
         return self.prefix.version
 
-    def blocks(self) -> Iterator[Prefix]:
-        """All blocks in order; very many for a large pool."""
-        return iter(self.prefix.subnets(new_prefix=self.block_length))
+    def blocks(self, reserved: Collection[Prefix] = ()) -> Iterator[Prefix]:
+        """All blocks in order but for those that are reserved as a whole; very many for a large pool."""
+        size = 1 << self.prefix.max_prefixlen - self.block_length
+        ranges = sorted((_numbers(prefix) for prefix in reserved if prefix.version == self.version), key=_end)
+        at, end = _numbers(self.prefix)
+        while at < end:
+            skipped = next((stop for start, stop in ranges if start <= at and at + size <= stop), at)
+            if skipped == at:
+                yield ip_network((type(self.prefix.network_address)(at), self.block_length))
+                at += size
+            else:
+                at += (skipped - at) // size * size
 
     def block_of(self, address: Address) -> Prefix | None:
         if address not in self.prefix:
             return None
         return ip_network((address, self.block_length), strict=False)
+
+
+def _numbers(prefix: Prefix) -> tuple[int, int]:
+    """The first address, and the one behind the last."""
+    return int(prefix.network_address), int(prefix.broadcast_address) + 1
+
+
+def _end(numbers: tuple[int, int]) -> int:
+    return -numbers[1]
 
 
 def pool_of(prefix: Prefix, length4: int, length6: int) -> Pool:

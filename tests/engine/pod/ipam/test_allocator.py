@@ -34,6 +34,7 @@ def allocator(*prefixes, store=None, node="a", clock=None, reserved=(), taken=()
             tuple(pool_of(prefix, 28, 122) for prefix in prefixes),
             exclusion(prefixes, reserved, taken),
             exclusion(prefixes, (), taken),
+            tuple(reserved),
             **settings,
         ),
         clock or Clock(),
@@ -146,6 +147,26 @@ def test_a_pool_reserved_as_a_whole_ends_the_search():
     with pytest.raises(NoAddressError):
         found.assign("a", (6,))
     assert not found.has_free(6)
+
+
+def test_what_is_reserved_is_leapt_over():
+    first = ip_network("10.0.0.0/9")
+    found = allocator(ip_network("10.0.0.0/8"), reserved=[first, ip_network("10.128.0.0/27"), ip_network("10.128.0.40/32")])
+    assert texts(found.assign("a", (4,))) == ["10.128.0.32"]
+    half = ip_network("fd00:1::8000:0:0:0/65")
+    found = allocator(V6, reserved=[ip_network("fd00:1::/65")])
+    assert found.assign("a", (6,))[0] in half
+
+
+@pytest.mark.parametrize("reserved", [[], ["10.1.0.0/26"], ["10.1.0.16/28", "10.1.0.0/27"], ["10.1.0.8/29"], ["10.0.0.0/8"], ["fd00::/8"]])
+def test_blocks_but_for_those_reserved_as_a_whole(reserved):
+    ranges = [ip_network(text) for text in reserved]
+    expected = [
+        block
+        for block in V4.subnets(new_prefix=28)
+        if not any(block.version == whole.version and block.subnet_of(whole) for whole in ranges)
+    ]
+    assert list(Pool(V4, 28).blocks(ranges)) == expected
 
 
 def test_empty_blocks_are_let_go():
