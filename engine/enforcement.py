@@ -81,7 +81,7 @@ class Enforcement:
         self._compiler = Compiler()
         self._enforced: Enforced | None = None
         self._staged_compiler = Compiler()
-        self._staged: tuple[Snapshot, Program] | None = None
+        self._staged: tuple[Snapshot, Enforced] | None = None
         self._rest: dict[int, tuple[int, int, int]] = {}
 
     # -- documents -------------------------------------------------------------
@@ -180,13 +180,14 @@ class Enforcement:
         return None if self._enforced is None else self._enforced.program
 
     @property
-    def staged(self) -> Program | None:
+    def staged(self) -> Enforced | None:
         """The program in which staged policies are enforced, None when there are none. Compiled when asked for."""
         snapshot = with_staged(self.snapshot)
         if snapshot is self.snapshot:
             return None
         if self._staged is None or self._staged[0] is not self.snapshot:
-            self._staged = (self.snapshot, self._staged_compiler.update(snapshot))
+            judged = None if self._enforced is None else self._enforced.judged
+            self._staged = (self.snapshot, Enforced(self._staged_compiler.update(snapshot), judged))
         return self._staged[1]
 
     def refusals(self) -> list[tuple[Policy, Refusal]]:

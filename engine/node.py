@@ -600,6 +600,7 @@ class Node:
             peers=len(facts.peers),
             routes=len(running.forwarding.routes),
             policies=self.policing.policies,
+            policy_generation=getattr(running.plane, "policy_generation", 0),
             received=counters.received,
             sent=counters.sent,
             dropped=sum(counters.drops.values()),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import views
+from engine.apply.plane import policy_image
 from engine.config import Config
 from engine.desired.policy.enforced import Enforced
 from engine.desired.policy.model import PORT_PROTOCOLS, PROTOCOL_NAMES, Connection
@@ -46,6 +47,8 @@ class Policing:
         self._enforcement = Enforcement(directory)
         self._watched = -1
         self._timer: Timer | None = None
+        self._log_timer: Timer | None = None
+        self._staged: policing.Judged | None = None
         self._log: FlowLog | None = None
         self._running = False
         self._log_error = ""
@@ -58,13 +61,14 @@ class Policing:
         """Begin to watch and to log."""
         self._running = True
         self._watch()
-        self._loop.after(LOG_PAUSE, self._write_log)
+        self._arm_log()
 
     def stop(self) -> None:
-        self._write_log()
+        if self._log is not None and self._running:
+            self._write_events(self._log)
         self._running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in filter(None, (self._timer, self._log_timer)):
+            timer.cancel()
         if self._watched >= 0:
             self._loop.forget(self._watched)
             self._watched = -1
@@ -86,6 +90,7 @@ class Policing:
                 self._log = None
         if path is not None and self._log is None:
             self._log = FlowLog(path)
+        self._arm_log()
 
     def _watch(self) -> None:
         watch = self._enforcement.watch
@@ -153,7 +158,7 @@ class Policing:
         found = (
             policing.explain_open(connection)
             if program is None
-            else policing.explain(self._plane, program, self._enforcement.staged, connection)
+            else policing.explain(self._plane, program, self._staged_judged(), connection)
         )
         found.source, found.destination = source, destination
         return found
@@ -198,6 +203,15 @@ class Policing:
     def policies(self) -> int:
         return len(self._enforcement.snapshot.policies)
 
+    def _staged_judged(self) -> policing.Judged | None:
+        """What staged policies would do, executed as the plane would; None when there are none."""
+        enforced = self._enforcement.staged
+        if enforced is None:
+            self._staged = None
+        elif self._staged is None or self._staged.program is not enforced.program:
+            self._staged = policing.Judged(enforced.program, policy_image(enforced).judge)
+        return self._staged
+
     def _pair(self, source: str, destination: str) -> tuple[Address, Address]:
         """Addresses of one family for both."""
         for a in self._addresses_of(source):
@@ -226,18 +240,22 @@ class Policing:
         return [ip_network(address) for address in self._addresses_of(name)]
 
     # -- the flow log ------------------------------------------------------------------
+    def _arm_log(self) -> None:
+        """Without a log nobody has to wake for it."""
+        if self._running and self._log is not None and self._log_timer is None:
+            self._log_timer = self._loop.after(LOG_PAUSE, self._write_log)
+
     def _write_log(self) -> None:
-        if not self._running:
-            return
+        self._log_timer = None
         if self._log is not None:
             self._write_events(self._log)
-        self._loop.after(LOG_PAUSE, self._write_log)
+        self._arm_log()
 
     def _write_events(self, flow_log: FlowLog) -> None:
         events, suppressed = self._plane.take_flow_events()
         if not len(events) and not suppressed:
             return
-        lines = policing.event_lines(events, self._enforcement.counting, self._names, self._enforcement.staged)
+        lines = policing.event_lines(events, self._enforcement.counting, self._names, self._staged_judged())
         if suppressed:
             lines.append({"time": policing.now(), "event": "suppressed", "count": int(suppressed)})
         try:

@@ -55,6 +55,7 @@ class Status(msgspec.Struct):
     problems: list[Problem] = []
     ports: list[PortStatus] = []
     policies: int = 0
+    policy_generation: int = 0  # programs put in force since the start
 
 
 class PortStatus(msgspec.Struct):

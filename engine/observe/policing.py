@@ -21,6 +21,8 @@ from engine import views
 from engine.desired.policy.counting import Counting
 from engine.desired.policy.lower import ACTION, RULE
 from engine.desired.policy.model import (
+    ICMP,
+    ICMP6,
     ICMP_PROTOCOLS,
     PORT_PROTOCOLS,
     PROTOCOL_NUMBERS,
@@ -37,15 +39,32 @@ if TYPE_CHECKING:
     from fastpath.plane import Plane
 
 Counts = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
+ECHO = {ICMP: 8 << 8, ICMP6: 128 << 8}
 PAGE = 512  # flows looked at at once: a narrow search may give so many more than were asked for
 
 
 # -- one connection --------------------------------------------------------------
-def explain(plane: Plane, program: Program, staged: Program | None, connection: Connection) -> views.Explanation:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A program and the compiled lookup over it: rows, or what stands for one, for both directions."""
+
+    program: Program
+    rows: Callable[[Address, Address, int, int, int], tuple[int, int]]
+
+    def sides(self, connection: Connection, *, predict: bool = True) -> tuple[views.Decision, views.Decision]:
+        """Egress and ingress. `predict`: say what another node would say of its own, which takes longer."""
+        c = connection
+        rows = self.rows(c.source, c.destination, c.protocol, c.source_port, c.destination_port)
+        return (
+            _decided(self.program, rows[0], c, "egress", predict=predict),
+            _decided(self.program, rows[1], c, "ingress", predict=predict),
+        )
+
+
+def explain(plane: Plane, program: Program, staged: Judged | None, connection: Connection) -> views.Explanation:
     """What the plane itself would do, and what staged policies would change. The names are the caller's to fill in."""
     c = connection
-    rows = plane.judge(c.source, c.destination, c.protocol, c.source_port, c.destination_port)
-    egress, ingress = _decided(program, rows[0], c, "egress"), _decided(program, rows[1], c, "ingress")
+    egress, ingress = Judged(program, plane.judge).sides(c)
     found = views.Explanation(
         source=str(c.source),
         destination=str(c.destination),
@@ -58,10 +77,9 @@ def explain(plane: Plane, program: Program, staged: Program | None, connection: 
         flow=plane.has_flow(c.source, c.destination, c.protocol, c.source_port, c.destination_port),
     )
     if staged is not None:
-        verdict = staged.judge(connection)
-        sides = [_view(verdict.egress, here=egress.here), _view(verdict.ingress, here=ingress.here)]
-        if sides != [egress, ingress]:
-            found.staged_allowed = verdict.allowed
+        sides = staged.sides(c)
+        if sides != (egress, ingress):
+            found.staged_allowed = sides[0].allowed and sides[1].allowed
             found.staged_egress, found.staged_ingress = sides
     return found
 
@@ -76,10 +94,14 @@ def explain_open(connection: Connection) -> views.Explanation:
     )  # fmt: skip
 
 
-def _decided(program: Program, row: int, connection: Connection, direction: Direction) -> views.Decision:
+def _decided(
+    program: Program, row: int, connection: Connection, direction: Direction, *, predict: bool
+) -> views.Decision:
     from fastpath.values import ROW_NONE, ROW_OUTSIDE, ROW_OWN_NODE, ROW_SELF
 
     words = {ROW_SELF: (True, "self"), ROW_OWN_NODE: (True, "own-node"), ROW_NONE: (False, "nothing")}
+    if row == ROW_OUTSIDE and not predict:
+        return views.Decision(direction, True, "outside")
     if row == ROW_OUTSIDE:
         there = program.judge_direction(connection, direction)
         return _view(there, here=there.why == "outside")
@@ -263,7 +285,7 @@ def now() -> str:
 
 
 def event_lines(
-    events: NDArray[Any], counting: Counting, names: Callable[[Address], str], staged: Program | None
+    events: NDArray[Any], counting: Counting, names: Callable[[Address], str], staged: Judged | None
 ) -> list[Mapping[str, object]]:
     """One object for each event, as the flow log has it."""
     from fastpath.values import FLOW_EVENTS
@@ -274,7 +296,7 @@ def event_lines(
 
 
 def _event(
-    row: Any, kind: str, began: int, counting: Counting, names: Callable[[Address], str], staged: Program | None
+    row: Any, kind: str, began: int, counting: Counting, names: Callable[[Address], str], staged: Judged | None
 ) -> Mapping[str, object]:
     source, destination = address_of(row["source"]), address_of(row["destination"])
     protocol, ports = int(row["protocol"]), (int(row["source_port"]), int(row["destination_port"]))
@@ -302,6 +324,11 @@ def _event(
             "reply_packets": int(row["packets"][1]), "reply_bytes": int(row["bytes"][1]), "age": round(float(row["age"]), 3),
         }  # fmt: skip
     if staged is not None and kind in ("new", "denied"):
-        verdict = staged.judge(Connection(source, destination, protocol, ports[1], ports[0]))
-        line["staged"] = {"allowed": verdict.allowed, "egress": str(verdict.egress), "ingress": str(verdict.ingress)}
+        asked = ECHO.get(protocol, ports[1])  # what opens a flow of ICMP is a query; its port is an identifier
+        sides = staged.sides(Connection(source, destination, protocol, asked, ports[0]), predict=False)
+        line["staged"] = {"allowed": all(side.allowed for side in sides)} | {
+            side.direction: {"allowed": side.allowed, "why": side.why, "policy": side.policy, "rule": side.rule}
+            for side in sides
+            if side.why != "outside"
+        }
     return line

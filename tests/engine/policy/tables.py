@@ -58,6 +58,7 @@ class Step:
     name: str
     snapshot: Snapshot
     probes: tuple[Probe, ...]
+    manifests: tuple[Any, ...] = ()  # the documents of its policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +82,25 @@ def _documents(name: str) -> Iterator[dict[str, Any]]:
 
 def _table(document: dict[str, Any], snapshot: Snapshot) -> Table:
     steps = []
+    manifests: dict[str, Any] = {}
     for number, step in enumerate(document["steps"], 1):
-        snapshot = _changed(snapshot, step)
+        snapshot = _changed(snapshot, step, manifests)
         probes = tuple(_probes(step, snapshot))
         assert probes
-        steps.append(Step(f"{number}: {step.get('case', '')}", snapshot, probes))
+        steps.append(Step(f"{number}: {step.get('case', '')}", snapshot, probes, tuple(manifests.values())))
     return Table(f"{document['number']}: {document['test']}", tuple(steps))
 
 
-def _changed(snapshot: Snapshot, step: dict[str, Any]) -> Snapshot:
-    reading = Reading()
-    for manifest in step.get("apply", ()):
-        reading.document(manifest)
-    reading.raise_first()
+def _changed(snapshot: Snapshot, step: dict[str, Any], manifests: dict[str, Any]) -> Snapshot:
     policies: dict[str, Policy] = {title(policy): policy for policy in snapshot.policies}
-    for _, value in reading.objects:
+    for manifest in step.get("apply", ()):
+        ((_, value),) = Reading().document(manifest).raise_first().objects
         assert isinstance(value, Policy)
         policies[title(value)] = value
+        manifests[title(value)] = manifest
     for name in step.get("delete", ()):
         del policies[name]
+        del manifests[name]
     relabel = step.get("relabel", {})
     namespaces = {
         n: replace(snapshot.namespaces[n], labels=labels) for n, labels in relabel.get("namespaces", {}).items()
