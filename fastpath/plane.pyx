@@ -58,6 +58,8 @@ from fastpath.values import FLOW_EVENTS, Deliver, Encapsulate, Spread
 WORKERS_MAX = 64
 BUSY_POLL_MAX = 10_000  # microseconds
 DETOURS_MAGIC = b"detours1"
+DETOURS_KEY_BYTES = 16
+DETOURS_HEAD_BYTES = len(DETOURS_MAGIC) + DETOURS_KEY_BYTES
 DETOUR = struct.Struct("=IQQ")  # slot, mark, when it was last used
 
 
@@ -131,7 +133,7 @@ cdef class Plane:
         self.shared.detours = <detours *>calloc(1, sizeof(detours))
         if self.shared.detours == NULL:
             raise MemoryError
-        self.shared.detours.key = int.from_bytes(os.urandom(8))
+        self.set_detour_key(os.urandom(DETOURS_KEY_BYTES))
         for i in range(workers):
             self.workers[i] = self.make_worker(i)
             self.workers[i].waiting.limit_ns = <uint64_t>busy_poll * 1000
@@ -483,9 +485,13 @@ cdef class Plane:
             raise ValueError(f"adjacency {adjacency} does not lead to a local port")
         atomic_store32_release(&self.shared.host, 0 if adjacency is None else adjacency)
 
+    cdef int set_detour_key(self, bytes key) except -1:
+        memcpy(self.shared.detours.key, <const char *>key, DETOURS_KEY_BYTES)
+        return 0
+
     def export_detours(self):
         cdef detour *slot
-        found = [DETOURS_MAGIC, (<uint64_t>self.shared.detours.key).to_bytes(8)]
+        found = [DETOURS_MAGIC, (<char *>self.shared.detours.key)[:DETOURS_KEY_BYTES]]
         for i in range(DETOUR_SLOTS):
             slot = &self.shared.detours.slots[i]
             if slot.mark:
@@ -493,12 +499,14 @@ cdef class Plane:
         return b"".join(found)
 
     def import_detours(self, bytes data):
-        if data[:8] != DETOURS_MAGIC or len(data) < 16 or (len(data) - 16) % DETOUR.size:
+        head, entries = data[:DETOURS_HEAD_BYTES], data[DETOURS_HEAD_BYTES:]
+        if not head.startswith(DETOURS_MAGIC) or len(head) < DETOURS_HEAD_BYTES or len(entries) % DETOUR.size:
             raise ValueError("these are no detours of this version")
-        self.shared.detours.key = int.from_bytes(data[8:16])
-        for i, mark, used_ns in DETOUR.iter_unpack(data[16:]):
-            if i >= DETOUR_SLOTS or not mark:
-                raise ValueError("these are no detours of this version")
+        given = list(DETOUR.iter_unpack(entries))
+        if any(i >= DETOUR_SLOTS or not mark for i, mark, _ in given):
+            raise ValueError("these are no detours of this version")
+        self.set_detour_key(head[len(DETOURS_MAGIC):])
+        for i, mark, used_ns in given:
             self.shared.detours.slots[<uint32_t>i].mark = mark
             self.shared.detours.slots[<uint32_t>i].used_ns = used_ns
             self.shared.detours.taken += 1

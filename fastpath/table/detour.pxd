@@ -16,15 +16,8 @@ from fastpath.buffer cimport packet, PACKET_LATER_FRAGMENT
 from fastpath.wire.octets cimport load32, load64
 from fastpath.wire.transport cimport PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
 
-cdef extern from *:
-    """
-    /* Both halves of a 64 x 64 bit product, folded. */
-    static inline uint64_t towpath_fold(uint64_t a, uint64_t b) {
-        unsigned __int128 product = (unsigned __int128)a * b;
-        return (uint64_t)product ^ (uint64_t)(product >> 64);
-    }
-    """
-    uint64_t fold "towpath_fold"(uint64_t a, uint64_t b) noexcept nogil
+cdef extern from "fastpath/table/siphash.h" nogil:
+    uint64_t siphash_words(const uint64_t *key, const uint64_t *words, size_t n) noexcept
 
 cdef enum:
     DETOUR_WAYS = 4            # slots of a bucket: one cache line
@@ -37,7 +30,7 @@ cdef struct detour:
     uint64_t used_ns
 
 cdef struct detours:
-    uint64_t key
+    uint64_t key[2]            # of SipHash, random: who sends cannot aim at a bucket
     uint64_t taken             # entries ever made; 0: nobody need look
     detour slots[DETOUR_SLOTS]
 
@@ -51,20 +44,19 @@ cdef inline uint64_t detour_mark(const detours *d, const packet *p, bint reply) 
     """The mark of the packet, or of the reply to it; never 0."""
     cdef const uint8_t *h = p.data
     cdef uint32_t ports = load32(h + p.transport)
-    cdef uint64_t key2 = d.key * 0x9e3779b97f4a7c15ULL ^ 0xd1b54a32d192ed03ULL
-    cdef uint64_t source, destination, high_source = 0, high_destination = 0
+    cdef uint64_t words[5]
+    cdef uint32_t source = 2 if reply else 0
+    cdef uint32_t destination = 2 - source
     if p.family == 4:
-        source, destination = load32(h + 12), load32(h + 16)
+        words[0], words[2] = 0, 0
+        words[source + 1], words[destination + 1] = load32(h + 12), load32(h + 16)
     else:
-        high_source, source = load64(h + 8), load64(h + 16)
-        high_destination, destination = load64(h + 24), load64(h + 32)
+        words[source], words[source + 1] = load64(h + 8), load64(h + 16)
+        words[destination], words[destination + 1] = load64(h + 24), load64(h + 32)
     if reply:
-        source, destination = destination, source
-        high_source, high_destination = high_destination, high_source
         ports = ports << 16 | ports >> 16
-    source = fold(source ^ d.key, high_source ^ key2)
-    destination = fold(destination ^ key2, high_destination ^ d.key)
-    return fold(source ^ key2, (destination << 1 | destination >> 63) ^ (<uint64_t>p.protocol << 32 | ports)) | 1
+    words[4] = <uint64_t>p.family << 40 | <uint64_t>p.protocol << 32 | ports
+    return siphash_words(d.key, words, 5) | 1
 
 cdef inline detour *detour_find(detours *d, uint64_t mark) noexcept nogil:
     cdef detour *bucket = &d.slots[(mark >> 1 & (DETOUR_BUCKETS - 1)) * DETOUR_WAYS]
