@@ -186,6 +186,7 @@ class Allocator:
         soon = any(is_cooling(block, self._rules()) for _, block in self._ours(pools))
         where = f"pools {', '.join(str(pool.prefix) for pool in pools)}" if pools else "ipam.pools"
         what = f"no IPv{version} address is free" if pools else f"there is no IPv{version} pool"
+        what += ", those that were given back are cooling down" if soon else ""
         raise NoAddressError(what, where=where, remedy="try again later, release addresses or add a pool", soon=soon)
 
     def _candidates(self, pools: Sequence[Pool], sticky: str) -> Iterator[str]:

@@ -73,7 +73,7 @@ def test_no_immediate_reuse_and_the_longest_free_first():
     for number in (3, 1, 2):
         clock.now += 1
         found.release(f"x{number}", given[f"x{number}"])
-    with pytest.raises(NoAddressError) as caught:
+    with pytest.raises(NoAddressError, match="cooling down") as caught:
         found.assign("y", (4,))
     assert caught.value.soon
     assert not found.has_free(4)
