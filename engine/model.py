@@ -110,6 +110,10 @@ class Pod:
     routes: tuple[Prefix, ...] | None = None  # what leaves through the device; None: everything
     namespace_id: tuple[int, int] | None = None  # device and inode of the only right namespace; None: any at the path
 
+    def __hash__(self) -> int:
+        """Of what tells one from another; equal ones have it equal. All of it would take long, for every pod again."""
+        return hash((self.name, self.namespace))
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
