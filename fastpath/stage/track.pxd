@@ -29,8 +29,8 @@ from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
     FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY, FLOW_WAYS,
     ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket, flow_count,
-    flow_direction, flow_event_put, flow_expired, flow_find, flow_hash, flow_insert, flow_is, flow_key, flow_lock,
-    flow_prefetch, flow_prefetch_record, flow_release, flow_rest, flow_stripe, flow_sweep, flow_table, flow_unlock,
+    flow_direction, flow_event_put, flow_expired, flow_find, flow_find_near, flow_guess, flow_hash, flow_insert, flow_is,
+    flow_key, flow_lock, flow_prefetch, flow_release, flow_rest, flow_stripe, flow_sweep, flow_table, flow_unlock,
     rule_at, rule_counter,
 )
 from fastpath.table.fragments cimport fragment_first, fragment_key, fragment_later, fragment_table
@@ -352,7 +352,8 @@ cdef inline int track_new(packet *p, const flow_key *k, flow_bank *b, uint32_t m
     return reason if verdict.judged or reason == REASON_POLICY_DENY else REASON_NONE
 
 # -- a packet, a burst --------------------------------------------------------------------------
-cdef inline int track_flow(packet *p, flow_key *k, uint32_t message, tracker *t, const track_view *v) noexcept nogil:
+cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t message, tracker *t,
+                           const track_view *v) noexcept nogil:
     cdef flow_bank *b = flow_bank_of(t.flows, p.family)
     cdef uint32_t *held = NULL
     cdef uint32_t slot
@@ -360,7 +361,7 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t message, tracker *t,
     if t.flows.shared:
         held = flow_stripe(t.flows, flow_bucket(b, k.hash))
         flow_lock(held)
-    slot = flow_find(t.flows, b, k)
+    slot = flow_find_near(t.flows, b, k, guess)
     if slot != FLOW_NONE:
         if flow_expired(t.flows, flow_at(b, slot), v.tick):
             t.account.expired += 1
@@ -372,14 +373,15 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t message, tracker *t,
         flow_unlock(held)
     return track_new(p, k, b, message, t, v) if reason < 0 else reason
 
-cdef inline void track_packet(packet *p, flow_key *k, uint32_t message, tracker *t, const track_view *v) noexcept nogil:
+cdef inline void track_packet(packet *p, flow_key *k, uint32_t guess, uint32_t message, tracker *t,
+                              const track_view *v) noexcept nogil:
     cdef int reason
     if p.flags & PACKET_LATER_FRAGMENT:
         reason = track_later(p, t, v)
     elif message == MESSAGE_ERROR:
         reason = track_error(p, t, v)
     else:
-        reason = track_flow(p, k, message, t, v)
+        reason = track_flow(p, k, guess, message, t, v)
         if reason == REASON_NONE and p.flags & PACKET_FRAGMENT:
             reason = track_first(p, t, v)
     if reason != REASON_NONE:
@@ -388,19 +390,20 @@ cdef inline void track_packet(packet *p, flow_key *k, uint32_t message, tracker 
 cdef inline void track_some(packet *packets, uint32_t n, tracker *t, const track_view *v) noexcept nogil:
     cdef flow_key keys[TRACK_AT_ONCE]
     cdef uint32_t messages[TRACK_AT_ONCE]
+    cdef uint32_t guesses[TRACK_AT_ONCE]
     cdef uint32_t i
     for i in range(n):
-        messages[i] = MESSAGE_NONE
+        messages[i], guesses[i] = MESSAGE_NONE, FLOW_NONE
         if packets[i].verdict == VERDICT_PASS and not packets[i].flags & PACKET_LATER_FRAGMENT:
             messages[i] = key_of(&keys[i], &packets[i])
             flow_hash(t.flows, &keys[i])
             flow_prefetch(t.flows, &keys[i])
     for i in range(n):
         if packets[i].verdict == VERDICT_PASS and not packets[i].flags & PACKET_LATER_FRAGMENT:
-            flow_prefetch_record(t.flows, &keys[i])
+            guesses[i] = flow_guess(t.flows, &keys[i])
     for i in range(n):
         if packets[i].verdict == VERDICT_PASS:
-            track_packet(&packets[i], &keys[i], messages[i], t, v)
+            track_packet(&packets[i], &keys[i], guesses[i], messages[i], t, v)
 
 cdef inline void track(burst *b, tracker *t, const track_view *v) noexcept nogil:
     """Judge every packet of a burst by its flow."""

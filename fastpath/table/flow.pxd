@@ -301,8 +301,8 @@ cdef inline void flow_prefetch(const flow_table *t, const flow_key *k) noexcept 
     cdef const flow_bank *b = &t.banks[0] if k.family == 4 else &t.banks[1]
     prefetch(b.tags + <size_t>flow_bucket(b, k.hash) * FLOW_WAYS)
 
-cdef inline void flow_prefetch_record(const flow_table *t, const flow_key *k) noexcept nogil:
-    """Second step: the record of the first tag that agrees."""
+cdef inline uint32_t flow_guess(const flow_table *t, const flow_key *k) noexcept nogil:
+    """Second step: ask for the record of the first tag that agrees; its slot, FLOW_NONE when none does."""
     cdef const flow_bank *b = &t.banks[0] if k.family == 4 else &t.banks[1]
     cdef uint16_t tag = flow_tag(k.hash)
     cdef uint32_t bucket = flow_bucket(b, k.hash)
@@ -311,8 +311,10 @@ cdef inline void flow_prefetch_record(const flow_table *t, const flow_key *k) no
         bucket = flow_other(t, b, bucket, tag)
         found = tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, tag)
         if not found:
-            return
-    prefetch(b.records + <size_t>(bucket * FLOW_WAYS + bits_first(found)) * b.stride)
+            return FLOW_NONE
+    bucket = bucket * FLOW_WAYS + bits_first(found)
+    prefetch(b.records + <size_t>bucket * b.stride)
+    return bucket
 
 cdef inline uint32_t flow_find(const flow_table *t, const flow_bank *b, const flow_key *k) noexcept nogil:
     """The slot of a flow, FLOW_NONE when there is none. With the lock held."""
@@ -328,6 +330,13 @@ cdef inline uint32_t flow_find(const flow_table *t, const flow_bank *b, const fl
             found &= found - 1
         bucket = flow_other(t, b, bucket, tag)
     return FLOW_NONE
+
+cdef inline uint32_t flow_find_near(const flow_table *t, const flow_bank *b, const flow_key *k,
+                                    uint32_t guess) noexcept nogil:
+    """As flow_find, looking first where flow_guess saw it. With the lock held."""
+    if guess != FLOW_NONE and b.tags[guess] == flow_tag(k.hash) and flow_is(b, guess, k):
+        return guess
+    return flow_find(t, b, k)
 
 # -- life -----------------------------------------------------------------------------
 cdef inline bint flow_expired(const flow_table *t, const flow *f, uint32_t tick) noexcept nogil:

@@ -2,7 +2,8 @@
  *
  * Owns: the rounds. One round a word and three to finish are what hash tables
  * use it with (Aumasson and Bernstein, "SipHash", 2012): nobody without the
- * key can aim at a bucket.
+ * key can aim at a bucket. The block with the length is left out: all inputs
+ * under one key in one table have one length.
  * Never: is a message authentication code.
  */
 #ifndef FASTPATH_SIPHASH_H
@@ -29,10 +30,6 @@ static inline uint64_t siphash_words(const uint64_t *key, const uint64_t *words,
         SIPHASH_ROUND(a, b, c, d);
         a ^= words[i];
     }
-    uint64_t last = (uint64_t)n << 59;
-    d ^= last;
-    SIPHASH_ROUND(a, b, c, d);
-    a ^= last;
     c ^= 0xff;
     SIPHASH_ROUND(a, b, c, d);
     SIPHASH_ROUND(a, b, c, d);

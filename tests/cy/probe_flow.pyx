@@ -13,7 +13,7 @@ from fastpath.system cimport monotonic_ns
 from fastpath.table.flow cimport (
     FLOW_ASSURED, FLOW_ESTABLISHED, FLOW_NONE, FLOW_REPLIED, FLOW_SYN_SENT, FlowTable, ORIGIN_EITHER,
     TICK_SHIFT, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket, flow_count, flow_find, flow_hash,
-    flow_insert, flow_key, flow_lock, flow_prefetch, flow_prefetch_record, flow_release, flow_stripe, flow_table, flow_unlock,
+    flow_insert, flow_key, flow_lock, flow_find_near, flow_guess, flow_prefetch, flow_release, flow_stripe, flow_table, flow_unlock,
 )
 from fastpath.table.policy cimport MEMO_SETS, PolicyImage, memo_entry, policy_memo, policy_view
 
@@ -110,6 +110,7 @@ cdef class FlowProbe:
         cdef flow_key *keys = <flow_key *>calloc(n, sizeof(flow_key))
         cdef uint64_t i, began, found = 0, tick = monotonic_ns() >> TICK_SHIFT
         cdef uint32_t j, m
+        cdef uint32_t guesses[AT_ONCE]
         if keys == NULL:
             raise MemoryError
         for i in range(n):
@@ -125,9 +126,9 @@ cdef class FlowProbe:
                         flow_prefetch(t, &keys[i + j])
                 if staged:
                     for j in range(m):
-                        flow_prefetch_record(t, &keys[i + j])
+                        guesses[j] = flow_guess(t, &keys[i + j])
                 for j in range(m):
-                    found += self.touch(t, b, &keys[i + j], <uint32_t>tick)
+                    found += self.touch(t, b, &keys[i + j], <uint32_t>tick, guesses[j] if staged else <uint32_t>FLOW_NONE)
                 i += m
             began = monotonic_ns() - began
         free(keys)
@@ -135,14 +136,15 @@ cdef class FlowProbe:
             raise RuntimeError(f"{n - found} of {n} flows were not there")
         return <double>began / n
 
-    cdef bint touch(self, flow_table *t, flow_bank *b, const flow_key *k, uint32_t tick) noexcept nogil:
+    cdef bint touch(self, flow_table *t, flow_bank *b, const flow_key *k, uint32_t tick,
+                    uint32_t guess) noexcept nogil:
         cdef uint32_t *held = NULL
         cdef uint32_t slot
         cdef flow *f
         if t.shared:
             held = flow_stripe(t, flow_bucket(b, k.hash))
             flow_lock(held)
-        slot = flow_find(t, b, k)
+        slot = flow_find_near(t, b, k, guess)
         if slot != FLOW_NONE:
             f = flow_at(b, slot)
             f.seen = tick
@@ -164,7 +166,7 @@ cdef class FlowProbe:
                 for i in range(first, first + n):
                     key_put(&k, i, 4)
                     self.open_one(t, b, &k, tick, False)
-                    self.touch(t, b, &k, tick)
+                    self.touch(t, b, &k, tick, FLOW_NONE)
                     if (i + r) % 3 == 0:
                         held = flow_stripe(t, flow_bucket(b, k.hash))
                         flow_lock(held)
