@@ -87,6 +87,7 @@ class Stream:
         self._seen = set()
         self.sent = self.lost = 0
         self.longest_gap = 0.0
+        self.last = 0.0  # when the last one arrived
 
     def _send(self):
         while not self._stop.wait(self._pause):
@@ -108,6 +109,7 @@ class Stream:
                 continue
             now = time.monotonic()
             self.longest_gap, last = max(self.longest_gap, now - last), now
+            self.last = now
 
     def __enter__(self):
         for thread in self._threads:
