@@ -57,7 +57,7 @@ class Applied:
 
     @property
     def file(self) -> str:
-        return f"{self.kind}_{self.namespace}_{self.name}.json"
+        return f"{self.kind}@{self.namespace}@{self.name}.json"  # no name may hold that sign
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"

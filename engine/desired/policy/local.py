@@ -45,7 +45,11 @@ class Locality:
             kept[pod, facts.node.name] = known
             endpoints[key] = known[1]
         self._pods = kept
-        return replace(documents, endpoints=endpoints, nodes=_nodes(documents, facts, own))
+        nodes = _nodes(documents, facts, own)
+        for key, endpoint in documents.endpoints.items():
+            if endpoint.is_host and not endpoint.addresses and endpoint.node in nodes:
+                endpoints[key] = replace(endpoint, addresses=nodes[endpoint.node].addresses)
+        return replace(documents, endpoints=endpoints, nodes=nodes)
 
 
 def _endpoint(pod: Pod, node: str, written: Endpoint | None) -> Endpoint:

@@ -57,3 +57,13 @@ def test_what_did_not_change_stays_the_same_object():
     after = locality.snapshot(documents, replace(FACTS, pods=(WEB, replace(WEB, name="db"))), OWN)
     assert after.endpoints["shop/web"] is before.endpoints["shop/web"]
     assert after.policies is before.policies
+
+
+def test_a_host_endpoint_without_addresses_has_those_of_its_node():
+    documents = read(
+        "{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h},"
+        ' spec: {node: n, interfaceName: "*"}}'
+    )
+    found = Locality().snapshot(documents, FACTS, OWN)
+    assert found.endpoints["h"].addresses == found.nodes["n"].addresses
+    assert OWN[0] in found.endpoints["h"].addresses
