@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from engine.apply.delta import Kind
+from engine.apply.route_message import messages
 from engine.apply.ruleset import removal, ruleset, table_name
 from engine.errors import KernelError
 from engine.model import HostRules
@@ -31,7 +32,9 @@ _WHERE = "host rules"
 _DEADLINE = 20.0  # seconds; a table of ten thousand prefixes takes some tenths
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES
+_NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN: one a transaction
 _AT_ONCE = 1000
+_TRIES = 5
 _SEARCH = os.pathsep.join(("/usr/sbin", "/sbin"))
 
 
@@ -58,10 +61,9 @@ class HostRulesDriver:
         if self._rules is not None and self._rules.device != wanted.device:
             self.remove(key)
         self._rules, self._doubtful = wanted, True
+        self.bell.mind(table_name(wanted.device))
         try:
-            nft(ruleset(wanted))
-            _let_loopback_in(wanted)
-            self._listed = listing(wanted.device)
+            self._write(wanted)
         except KernelError as error:
             self._listed = ""
             self._spoken_for(False)
@@ -70,8 +72,17 @@ class HostRulesDriver:
             log.warning("pods do not reach the outside by the host's address, nor services: %s", error)
         else:
             self._spoken_for(True)
-        self.bell.mind(table_name(wanted.device))
         self._doubtful = False
+
+    def _write(self, wanted: HostRules) -> None:
+        """Write the table and remember how the kernel lists it; again, when somebody came in between."""
+        for _ in range(_TRIES):
+            self.bell.transactions()  # what was changed so far is about to be replaced
+            nft(ruleset(wanted))
+            _let_loopback_in(wanted)
+            self._listed = listing(wanted.device)
+            if self.bell.transactions() <= 1:
+                return
 
     def adopt(self, wanted: HostRules) -> None:
         """A predecessor has made the table; nobody has looked yet whether it is as it should be."""
@@ -129,6 +140,20 @@ class RulesBell:
             except OSError:  # ENOBUFS
                 rung = True
         return rung
+
+    def transactions(self) -> int:
+        """How many transactions, anybody's, were announced since the last time; 2 when more than the socket holds."""
+        count = 0
+        for _ in range(_AT_ONCE):
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS
+                count += 2
+            else:
+                count += sum(kind == _NEW_GENERATION for kind, *_ in messages(data))
+        return count
 
     def close(self) -> None:
         self._socket.close()

@@ -173,7 +173,12 @@ def test_tshark_has_no_complaint(encapsulation, tmp_path):
 
 
 def complains(row):
-    """Whether tshark remarks on more than the course of a conversation."""
+    """Whether tshark remarks on more than the course of a conversation.
+
+    A duplicate SACK is part of it: on a busy machine a segment is sent again before its acknowledgement was read.
+    """
+    if row["remark"] == "D-SACK Sequence":
+        return False
     return any(int(severity) >= WARNING for severity in row["severity"].split(",") if severity)
 
 
