@@ -9,6 +9,9 @@
 #define FASTPATH_ATOMIC_H
 
 #define atomic_load_relaxed(place) __atomic_load_n((place), __ATOMIC_RELAXED)
+/* Store `after` if the place holds `before`: whether it did. */
+#define atomic_exchange_if(place, before, after) \
+    __sync_bool_compare_and_swap((place), (before), (after))
 #define atomic_load_acquire(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
 #define atomic_store_relaxed(place, value) __atomic_store_n((place), (value), __ATOMIC_RELAXED)
 #define atomic_store_release(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)

@@ -15,6 +15,8 @@ cdef extern from "fastpath/atomic.h" nogil:
     uint64_t atomic_add_relaxed(uint64_t *place, uint64_t value) noexcept    # the value before
     uint64_t atomic_add_ordered(uint64_t *place, uint64_t value) noexcept    # the value before
 
+    bint atomic_exchange_if(uint64_t *place, uint64_t before, uint64_t after) noexcept  # whether it held `before`
+
     # The same macros for narrower counters.
     uint32_t atomic_load32_relaxed "atomic_load_relaxed"(const uint32_t *place) noexcept
     uint32_t atomic_load32_acquire "atomic_load_acquire"(const uint32_t *place) noexcept

@@ -13,7 +13,7 @@ from fastpath.table.fib import Fib
 from fastpath.table.flow import FlowTable
 from fastpath.table.policy import PolicyImage
 from fastpath.table.qsbr import Reclaimer
-from fastpath.values import Address, Adjacency, FlowSettings, Prefix
+from fastpath.values import Address, Adjacency, Bandwidth, FlowSettings, Prefix
 
 WORKERS_MAX: int
 
@@ -82,8 +82,15 @@ class Plane:
 
         KeyError for an unknown number; ValueError while an adjacency uses it.
         """
-    def update_port(self, number: int, *, addresses: Iterable[Address] | None = None, mtu: int | None = None) -> None:
-        """Change what a pod may use as source, or the MTU (bytes), at once."""
+    def update_port(
+        self,
+        number: int,
+        *,
+        addresses: Iterable[Address] | None = None,
+        mtu: int | None = None,
+        bandwidth: Bandwidth | None = None,
+    ) -> None:
+        """Change what a pod may use as source, the MTU (bytes), or how fast it may send and receive, at once."""
     # -- tables ----------------------------------------------------------
     def set_adjacency(self, value: Adjacency, number: int | None = None) -> int:
         """Make adjacency `number` (a free one when None) mean `value`, at once, for every route to it.

@@ -33,7 +33,7 @@ from fastpath.stage.reply cimport gateway, reply_limits_init
 from fastpath.stage.route cimport tunnel_ports, TUNNEL_PORTS_MAX
 from fastpath.system cimport (
     epoll_create1, epoll_ctl, epoll_event, eventfd, read, write,
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN,
+    timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC, TFD_NONBLOCK, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN,
 )
 from fastpath.table.adjacency cimport adjacency
 from fastpath.table.detour cimport detour, detours, DETOUR_SLOTS
@@ -45,7 +45,7 @@ from fastpath.table.policy cimport MEMO_SETS, PolicyImage, ROW_OUTSIDE, memo_ent
 from fastpath.table.qsbr cimport Reclaimer
 from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICES_MAX
 from fastpath.worker cimport (
-    tables, worker, worker_run, worker_turn, INPUT_CONTROL, REPLY_ARENA_BYTES,
+    tables, worker, worker_run, worker_turn, INPUT_CONTROL, INPUT_TIMER, REPLY_ARENA_BYTES,
 )
 
 from fastpath.port.port import check_addresses
@@ -166,6 +166,11 @@ cdef class Plane:
         if w.epoll < 0 or w.wake < 0:
             raise OSError("no descriptor for a worker: raise the limit of open files (ulimit -n)")
         watch(w.epoll, w.wake, INPUT_CONTROL)
+        w.resting.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if w.resting.timer < 0:
+            raise OSError("no timer for a worker: raise the limit of open files (ulimit -n)")
+        watch(w.epoll, w.resting.timer, INPUT_TIMER)
+        w.out.due = self.shared.due_ns
         return w
 
     cdef int make_tracker(self, worker *w) except -1:
@@ -192,6 +197,7 @@ cdef class Plane:
                 free(self.workers[i].tracking.account.rules[k])
             close_descriptor(self.workers[i].epoll)
             close_descriptor(self.workers[i].wake)
+            close_descriptor(self.workers[i].resting.timer)
             free(self.workers[i])
         free(self.workers)
         if self.shared != NULL:
@@ -249,10 +255,11 @@ cdef class Plane:
         self.reclaimer.synchronize()
         self.spare_ports.append(number)
 
-    def update_port(self, int number, *, addresses=None, mtu=None):
+    def update_port(self, int number, *, addresses=None, mtu=None, bandwidth=None):
         opened = self.port(number)
         addresses = opened.addresses if addresses is None else check_addresses(addresses)
         mtu = opened.mtu if mtu is None else mtu
+        opened.bandwidth = opened.bandwidth if bandwidth is None else bandwidth
         cdef port *record = port_record(number, opened, addresses, mtu)
         self.publish(&self.shared.ports[number], record)
         opened.addresses, opened.mtu = addresses, mtu

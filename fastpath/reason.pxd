@@ -77,6 +77,7 @@ cdef enum:                     # reasons
     REASON_FLOW_QUOTA         # the source has its share of flows already
     # -- the ports
     REASON_PORT_GONE          # the port was removed while the packet was under way
+    REASON_RATE               # more than the pod may receive
     REASON_TX_FULL            # the kernel's queue was full (ENOBUFS, EAGAIN)
     REASON_TX_ERROR           # any other error of a send
     REASON_TX_TOO_BIG         # EMSGSIZE even as a single packet

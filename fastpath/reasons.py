@@ -390,6 +390,13 @@ REASONS: tuple[Reason, ...] = (
         "Nothing.",
     ),
     Reason(
+        "rate",
+        "info",
+        "more than the pod may receive",
+        "The pod's bandwidth.ingress is used up; TCP slows down by it.",
+        "Nothing, or raise the pod's bandwidth.",
+    ),
+    Reason(
         "tx_full",
         "error",
         "the kernel's queue was full",

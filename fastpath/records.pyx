@@ -11,6 +11,7 @@ from fastpath.buffer cimport SEGMENTS_MAX
 from fastpath.encap.tunnel cimport (
     tunnel, ENCAP_IPIP, ENCAP_PLAIN, ENCAP_UDP, ENCAP_VXLAN, RESERVED_DROP, RESERVED_GBP, RESERVED_IGNORE,
 )
+from fastpath.port.pace cimport pace
 from fastpath.port.port cimport (
     port, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP, ROLE_HOST, ROLE_POD, ROLE_TUNNEL,
 )
@@ -21,6 +22,10 @@ from fastpath.table.adjacency cimport (
 from fastpath.table.peer cimport peer_hash, peer_slot, peer_table
 
 from fastpath.values import Deliver, Encapsulate, Reject, Spread
+
+BURST_MIN = 131072  # bytes
+EGRESS_BURST_MS = 20
+INGRESS_BURST_MS = 250  # longer than the least time (200 ms) after which TCP sends again what was dropped
 
 KINDS = {"tun": PORT_TUN, "udp": PORT_UDP, "raw": PORT_RAW, "memory": PORT_MEMORY}
 ROLES = {"pod": ROLE_POD, "host": ROLE_HOST, "tunnel": ROLE_TUNNEL}
@@ -149,11 +154,21 @@ cdef port *port_record(uint32_t number, object opened, object addresses, uint32_
             record.addresses6[record.n6][0] = int(address) >> 64
             record.addresses6[record.n6][1] = int(address) & 0xFFFFFFFFFFFFFFFF
             record.n6 += 1
+    pace_fill(&record.egress, opened.bandwidth.egress, opened.bandwidth.egress_burst, EGRESS_BURST_MS)
+    pace_fill(&record.ingress, opened.bandwidth.ingress, opened.bandwidth.ingress_burst, INGRESS_BURST_MS)
     if opened.tunnel is not None:
         tunnel_fill(&record.tunnel, opened.tunnel)
     if record.kind == PORT_MEMORY:
         record.memory = <void *><size_t>opened.rings
     return record
+
+
+cdef int pace_fill(pace *limit, uint64_t bits, uint64_t burst, uint64_t burst_ms) except -1:
+    """A burst that was not given: so long at the rate, and at least two super-packets."""
+    if bits:
+        limit.ps_per_byte = max(1, <uint64_t>8000000000000 // bits)
+        limit.burst_ns = (burst or max(bits * burst_ms // 8000, BURST_MIN)) * limit.ps_per_byte // 1000
+    return 0
 
 
 cdef void tunnel_fill(tunnel *record, object value):

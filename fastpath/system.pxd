@@ -81,7 +81,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int n, int timeout_ms)
-    enum: EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    enum: EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
 
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int initial, int flags)
@@ -92,8 +92,16 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         time_t tv_sec
         long tv_nsec
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
     int clock_gettime(int clock, timespec *now)
     enum: CLOCK_MONOTONIC
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int timer, int flags, const itimerspec *when, itimerspec *before)
+    enum: TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:

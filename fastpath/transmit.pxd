@@ -25,12 +25,13 @@ from fastpath.offload.complete cimport complete
 from fastpath.offload.fragment cimport fragment, fragment_begin, fragment_next
 from fastpath.offload.split cimport split, split_begin, split_next
 from fastpath.port.memory cimport memory_send, memory_send_train
+from fastpath.port.pace cimport pace_pass
 from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
 from fastpath.port.raw cimport raw_send
 from fastpath.port.tun cimport tun_send
 from fastpath.port.udp cimport udp_send
 from fastpath.reason cimport (
-    VERDICT_PASS, VERDICT_SENT, REASON_PORT_GONE, REASON_TX_ERROR, REASON_TX_FULL, REASON_TX_TOO_BIG,
+    VERDICT_PASS, VERDICT_SENT, REASON_PORT_GONE, REASON_RATE, REASON_TX_ERROR, REASON_TX_FULL, REASON_TX_TOO_BIG,
 )
 from fastpath.system cimport EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM
 from fastpath.table.adjacency cimport adjacency, ADJACENCY_ENCAPSULATE
@@ -59,6 +60,8 @@ cdef struct notice:
 
 cdef struct transmitter:
     port **ports
+    uint64_t *due              # of each port's ingress pace, shared by the workers
+    uint64_t now_ns
     counters *count
     uint64_t noticed           # notices written so far, by the worker
     uint64_t notices_taken     # notices read so far, by Python
@@ -338,10 +341,19 @@ cdef inline int local_write(const port *target, const packet *p) noexcept nogil:
         return tun_send(target, p)
     return 0 if memory_send(target, p) else ENOBUFS
 
+cdef inline uint32_t wire_bytes(const packet *p) noexcept nogil:
+    """IP bytes of all the wire packets a super-packet stands for."""
+    return packet_bytes(p) + (<uint32_t>p.n_segments - 1) * p.payload
+
 cdef inline void local_send(transmitter *x, const port *target, const packet *p, const adjacency *to) noexcept nogil:
     """Write one packet and account for it."""
     cdef port_counters *at = &x.count.ports[target.index]
-    cdef int error = local_write(target, p)
+    cdef int error
+    if target.ingress.ps_per_byte and not pace_pass(&target.ingress, &x.due[target.index], wire_bytes(p), x.now_ns):
+        x.count.drops[REASON_RATE] += p.n_segments
+        at.dropped_packets += p.n_segments
+        return
+    error = local_write(target, p)
     if error:
         x.count.drops[reason_of(error)] += p.n_segments
         at.dropped_packets += p.n_segments

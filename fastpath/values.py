@@ -157,3 +157,13 @@ class FlowSettings:
         if self.quota is not None and self.quota < 1:
             raise ValueError(f"quota must be at least 1, not {self.quota}")
         object.__setattr__(self, "timeouts", MappingProxyType({**FLOW_TIMEOUTS, **self.timeouts}))
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """How fast a pod may receive (ingress) and send (egress): bits per second, 0: unlimited; bursts in bytes, 0: derived."""
+
+    ingress: int = 0
+    egress: int = 0
+    ingress_burst: int = 0
+    egress_burst: int = 0

@@ -31,6 +31,7 @@ cdef enum:
     REPLY_BYTES = 1280         # the largest of them (RFC 4443, section 2.4)
     REPLY_ARENA_BYTES = 65536
     INPUT_CONTROL = 0xFFFF     # epoll tag of the wake-up descriptor
+    INPUT_TIMER = 0xFFFE       # and of the timer that ends rests
 
 # What every worker reads. Each pointer is replaced by one release store.
 cdef struct tables:
@@ -43,6 +44,7 @@ cdef struct tables:
     tunnel_ports *tunnels
     policy_view *policy        # NULL: nothing is tracked
     uint32_t route_changes     # generation of routes and adjacencies, advanced after each change
+    uint64_t due_ns[PORTS_MAX] # of each port's ingress pace
     detours *detours
     uint32_t host              # adjacency for detours; 0: there are none
 
@@ -53,6 +55,14 @@ cdef struct view:
     const gateway *gateways
     const tunnel_ports *tunnels
     track_view flows
+
+# Ports whose pods have sent as much as they may for now: not polled until `at_ns`.
+cdef struct rests:
+    int timer
+    uint32_t n
+    uint16_t ports[PORTS_MAX]
+    uint64_t at_ns[PORTS_MAX]
+    uint64_t due_ns[PORTS_MAX] # of each port's egress pace; one worker reads a port
 
 cdef struct worker:
     tables *shared
@@ -71,6 +81,7 @@ cdef struct worker:
     view seen
     transmitter out
     reply_limits limits
+    rests resting
     counters count
     merger joining
     tracker tracking

@@ -9,10 +9,12 @@ from fastpath.buffer cimport (
 )
 from fastpath.counters cimport (
     counters, EVENT_AWAKE, EVENT_REPLY_LIMITED, EVENT_SEGMENT_MERGED, EVENT_SUPER_MERGED, EVENT_SUPER_READ, EVENT_WAKE,
+    PORTS_MAX,
 )
 from fastpath.offload.merge cimport merge
 from fastpath.patience cimport core_is_wanted, found_work, looked_in_vain, slept, SHARED_NS
 from fastpath.port.memory cimport memory_receive, memory_receive_datagram
+from fastpath.port.pace cimport pace_after, pace_ready
 from fastpath.port.port cimport datagram, port, port_at, PORT_MEMORY, PORT_RAW, PORT_TUN, ROLE_TUNNEL
 from fastpath.port.raw cimport raw_receive
 from fastpath.port.tun cimport tun_receive
@@ -26,7 +28,8 @@ from fastpath.stage.reply cimport gateway, reply_build
 from fastpath.stage.route cimport route, tunnel_ports
 from fastpath.stage.track cimport track, track_routes, track_sweep
 from fastpath.system cimport (
-    epoll_ctl, epoll_event, epoll_wait, monotonic_ns, read, sched_yield, write, EPOLL_CTL_DEL,
+    epoll_ctl, epoll_event, epoll_wait, itimerspec, monotonic_ns, read, sched_yield, time_t, timerfd_settime, write,
+    EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, TFD_TIMER_ABSTIME,
 )
 from fastpath.table.fib cimport fib4_current, fib6_current
 from fastpath.table.flow cimport TICK_SHIFT
@@ -37,6 +40,7 @@ from fastpath.transmit cimport notify, transmit, NOTICE_PORT_ERROR
 
 cdef enum:
     EVENTS_MAX = 64
+    SEGMENT_HEADER = 52        # bytes: IPv4 and TCP with timestamps
 
 
 # -- the way of a packet -------------------------------------------------------
@@ -123,6 +127,8 @@ cdef void receive_packets(worker *w, const port *source) noexcept nogil:
     cdef burst *b = &w.packets
     cdef int got
     while b.n < BURST_CAPACITY:
+        if source.egress.ps_per_byte and must_rest(w, source):
+            return
         if source.kind == PORT_TUN:
             got = tun_receive(source, &w.memory, &b.packets[b.n])
         else:
@@ -132,8 +138,81 @@ cdef void receive_packets(worker *w, const port *source) noexcept nogil:
         if got <= 0:
             return
         w.count.ports[source.index].received_bytes += b.packets[b.n].length
+        if source.egress.ps_per_byte:
+            pay(w, source, &b.packets[b.n])
         b.packets[b.n].link_local = True  # may have such an address: parse and guard judge
         b.n += 1
+
+
+# -- the pace of pods ------------------------------------------------------------
+
+cdef void pay(worker *w, const port *source, const packet *p) noexcept nogil:
+    """What was read counts, a super-packet with the headers that its segments will have."""
+    cdef uint32_t bytes = p.length
+    if p.gso_size:
+        bytes += p.length // p.gso_size * SEGMENT_HEADER
+    w.resting.due_ns[source.index] = pace_after(&source.egress, w.resting.due_ns[source.index], bytes, w.now_ns)
+
+
+cdef bint must_rest(worker *w, const port *source) noexcept nogil:
+    """Whether the port has sent enough for now: then it is not read until time has paid for it, and its pod waits."""
+    cdef uint64_t at = pace_ready(&source.egress, w.resting.due_ns[source.index])
+    cdef epoll_event nothing
+    if at <= w.now_ns:
+        return False
+    nothing.events = 0
+    nothing.data.u64 = source.index
+    if w.resting.n < PORTS_MAX and epoll_ctl(w.epoll, EPOLL_CTL_MOD, source.inputs[0], &nothing) == 0:
+        w.resting.ports[w.resting.n] = source.index
+        w.resting.at_ns[w.resting.n] = at
+        w.resting.n += 1
+        set_alarm(w)
+    return True
+
+
+cdef bint is_resting(const worker *w, const port *source) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.resting.n):
+        if w.resting.ports[i] == source.index:
+            return True
+    return False
+
+
+cdef void set_alarm(worker *w) noexcept nogil:
+    """The timer rings when the first rest is over."""
+    cdef itimerspec when
+    cdef uint64_t first = <uint64_t>-1
+    cdef uint32_t i
+    for i in range(w.resting.n):
+        if w.resting.at_ns[i] < first:
+            first = w.resting.at_ns[i]
+    memset(&when, 0, sizeof(when))
+    if w.resting.n:
+        when.it_value.tv_sec = <time_t>(first // 1000000000)
+        when.it_value.tv_nsec = <long>(first % 1000000000)
+    timerfd_settime(w.resting.timer, TFD_TIMER_ABSTIME, &when, NULL)
+
+
+cdef void end_rests(worker *w) noexcept nogil:
+    """Poll again those whose time has come. One that was detached meanwhile is no longer polled at all."""
+    cdef epoll_event again
+    cdef const port *source
+    cdef uint64_t rung
+    cdef uint32_t i = 0
+    read(w.resting.timer, &rung, 8)
+    while i < w.resting.n:
+        if w.resting.at_ns[i] > w.now_ns:
+            i += 1
+            continue
+        source = port_at(w.shared.ports, w.resting.ports[i])
+        if source != NULL:
+            again.events = EPOLLIN
+            again.data.u64 = source.index
+            epoll_ctl(w.epoll, EPOLL_CTL_MOD, source.inputs[0], &again)
+        w.resting.n -= 1
+        w.resting.ports[i] = w.resting.ports[w.resting.n]
+        w.resting.at_ns[i] = w.resting.at_ns[w.resting.n]
+    set_alarm(w)
 
 
 cdef void receive_datagrams(worker *w, const port *source, uint32_t which) noexcept nogil:
@@ -201,6 +280,7 @@ cdef void look(worker *w) noexcept nogil:
     w.seen.gateways = <const gateway *>atomic_pointer_load(&w.shared.gateways)
     w.seen.tunnels = <const tunnel_ports *>atomic_pointer_load(&w.shared.tunnels)
     w.now_ns = monotonic_ns()
+    w.out.now_ns = w.now_ns
     w.seen.routes.detours = w.shared.detours
     w.seen.routes.host = atomic_load32_acquire(&w.shared.host)
     w.seen.routes.now_ns = w.now_ns
@@ -233,6 +313,9 @@ cdef uint32_t serve(worker *w, uint64_t tag) noexcept nogil:
     if tag == INPUT_CONTROL:
         read(w.wake, &woken, 8)
         return 0
+    if tag == INPUT_TIMER:
+        end_rests(w)
+        return 0
     source = port_at(w.shared.ports, <uint32_t>(tag & 0xFFFF))
     if source == NULL:
         return 0
@@ -247,7 +330,7 @@ cdef uint32_t serve_memory(worker *w, const port *source) noexcept nogil:
     cdef uint32_t got
     read(source.inputs[0], &one, 8)
     got = worker_burst(w, source, 0)
-    if got:
+    if got or is_resting(w, source):
         one = 1
         write(source.inputs[0], &one, 8)
     return got

@@ -58,7 +58,7 @@ SHARED: dict[str, list[str]] = {
     "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_paint", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
     "fastpath.encap": ["tunnel"],
     "fastpath.offload": ["sums", "complete", "merge"],
-    "fastpath.port": ["port", "socket", "sockets"],
+    "fastpath.port": ["pace", "port", "socket", "sockets"],
     "fastpath.stage": ["lookup", "parse", "police", "states"],
 }
 

@@ -21,7 +21,7 @@ from engine.apply.route_change import RouteChange
 from engine.config.schema import FlowsSection
 from engine.desired.policy.enforced import Enforced
 from engine.errors import TowpathError
-from engine.model import Address, Prefix, TunnelPort, Via
+from engine.model import Address, Bandwidth, Prefix, TunnelPort, Via
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastpath.port.udp import UdpPort
     from fastpath.table.policy import PolicyImage
     from fastpath.values import Adjacency, FlowSettings, Tunnel
+    from fastpath.values import Bandwidth as Pace
 
 Owner = tuple[Literal["tunnel", "pod", "host"], str]
 AdjacencyKey = tuple[Hashable, ...]
@@ -173,13 +174,20 @@ class Forwarding:
         self._last_peer_number = 0
 
     # -- ports ---------------------------------------------------------------
-    def attach(self, owner: Owner, port: Port | LocalPort) -> int:
+    def attach(self, owner: Owner, port: Port | LocalPort, bandwidth: Bandwidth | None = None) -> int:
         opened = cast("Port", port)
+        if bandwidth is not None:
+            opened.bandwidth = _pace(bandwidth)
         number = self.plane.attach(opened)
         self.ports[owner] = number
         self.attached[owner] = opened
         self._point(owner)
         return number
+
+    def update(self, owner: Owner, addresses: Iterable[Address], mtu: int, bandwidth: Bandwidth | None = None) -> None:
+        """Change what the port's owner may use as source, its MTU, and how fast it may be."""
+        pace = None if bandwidth is None else _pace(bandwidth)
+        self.plane.update_port(self.ports[owner], addresses=addresses, mtu=mtu, bandwidth=pace)
 
     def detach(self, owner: Owner) -> None:
         """Take the port from every adjacency, then from the plane. Does not close it."""
@@ -346,6 +354,12 @@ def policy_image(enforced: Enforced) -> PolicyImage:
         source_l4=program.source_l4,
         counters=enforced.counters,
     )
+
+
+def _pace(bandwidth: Bandwidth) -> Pace:
+    from fastpath.values import Bandwidth as Pace
+
+    return Pace(bandwidth.ingress, bandwidth.egress, bandwidth.ingress_burst, bandwidth.egress_burst)
 
 
 # -- one driver a kind ---------------------------------------------------------

@@ -153,7 +153,7 @@ class BandwidthSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=1500,
             le=4294967295,
-            description="Bytes that may arrive at once; 20 ms at the rate, at least 128 KiB, when absent.",
+            description="Bytes that may arrive at once; 250 ms at the rate, at least 128 KiB, when absent.",
         ),
     ] = None
     egress_burst: Annotated[

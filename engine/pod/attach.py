@@ -108,7 +108,7 @@ class PodDriver:
 
         port = inheritance.claim(("pod", pod.name), take)
         if port is not None:
-            self._forwarding.attach(("pod", pod.name), port)
+            self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
             self.attachments[pod.name] = Attachment(wanted, port, seen, made=False, compared=False)
 
     def namespace_of(self, name: str) -> Identity | None:
@@ -122,8 +122,7 @@ class PodDriver:
         if attachment is not None:
             settings = settings_of(wanted)
             run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {pod.name}")
-            number = self._forwarding.ports[("pod", pod.name)]
-            self._forwarding.plane.update_port(number, addresses=pod.addresses, mtu=wanted.mtu)
+            self._forwarding.update(("pod", pod.name), pod.addresses, wanted.mtu, pod.bandwidth)
             attachment.device, attachment.compared = wanted, True
         else:
             self._attach(wanted)
@@ -235,7 +234,7 @@ class PodDriver:
                 self._record.discard(pod.name)
             raise
         try:
-            self._forwarding.attach(("pod", pod.name), port)
+            self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
         except BaseException:
             if made:
                 port.delete()

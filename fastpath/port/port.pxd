@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fastpath.atomic cimport atomic_pointer_load
 from fastpath.buffer cimport iovec, SEGMENTS_MAX
 from fastpath.encap.tunnel cimport tunnel
+from fastpath.port.pace cimport pace
 from fastpath.table.adjacency cimport adjacency
 
 cdef enum port_kind:
@@ -44,6 +45,8 @@ cdef struct port:
     int senders[SENDERS_MAX]   # udp: by flow hash; raw: protocol 4, protocol 41
     uint32_t addresses4[PORT_ADDRESSES_MAX]
     uint64_t addresses6[PORT_ADDRESSES_MAX][2]
+    pace egress                # what comes from a pod: read no faster
+    pace ingress               # what goes to it: the rest is dropped
     tunnel tunnel
     void *memory               # memory ports: their two queues
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, Self
 
-from fastpath.values import Address, Tunnel
+from fastpath.values import Address, Bandwidth, Tunnel
 
 Role = Literal["pod", "host", "tunnel"]
 Kind = Literal["tun", "udp", "raw", "memory"]
@@ -24,7 +24,7 @@ class Port:
     Attributes: `name` for messages; `inputs`, descriptors to receive from;
     `senders`, descriptors to send by; `mtu` in bytes; `vnet_header`, bytes of
     the virtio header (0 for none); `takes_super` and `takes_super_udp`, whether
-    TCP and UDP super-packets may be written; `segments_max`, datagrams of one send.
+    TCP and UDP super-packets may be written; `segments_max`, datagrams of one send; `bandwidth`, how fast a pod's is.
     """
 
     kind: Kind
@@ -51,6 +51,7 @@ class Port:
         self.takes_super = False
         self.takes_super_udp = False
         self.segments_max = 1
+        self.bandwidth = Bandwidth()
 
     @property
     def descriptors(self) -> tuple[int, ...]:

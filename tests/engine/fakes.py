@@ -66,7 +66,7 @@ class FakePlane:
             assert getattr(adjacency, "port", None) != number, "an adjacency still leads to the port"
         self.log.append(f"detach {self.ports.pop(number).name}")
 
-    def update_port(self, number, *, addresses=None, mtu=None):
+    def update_port(self, number, *, addresses=None, mtu=None, bandwidth=None):
         self.log.append(f"update {self.ports[number].name}")
 
     def set_adjacency(self, value, number=None):
