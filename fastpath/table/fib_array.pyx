@@ -60,7 +60,10 @@ cdef void fill(uint8_t *array, uint32_t width, uint32_t start, uint32_t n, uint3
 
 cdef void lay_run(uint8_t *array, uint32_t width, uint32_t start, uint32_t bits, const rib_node *node,
                   uint32_t position, uint32_t end) noexcept nogil:
-    """The node's prefixes of these numbers over its 2^bits elements from `start` on; `bits` may be more than 8, but no prefix has more."""
+    """The node's prefixes of these numbers over its 2^bits elements from `start` on; `bits` may be more than 8.
+
+    One that has more came with the same change, and its own turn, yet to come, makes the array anew.
+    """
     cdef uint32_t rank, place
     position = bits_next(node.prefixes, position, end)
     if position == end:
@@ -68,7 +71,8 @@ cdef void lay_run(uint8_t *array, uint32_t width, uint32_t start, uint32_t bits,
     rank = bits_rank(node.prefixes, position)
     while position < end:
         place = rib_places()[position]
-        fill(array, width, start + ((place >> 8) << bits >> 8), <uint32_t>1 << (bits - (place & 255)), node.values[rank])
+        if place & 255 <= bits:
+            fill(array, width, start + ((place >> 8) << bits >> 8), <uint32_t>1 << (bits - (place & 255)), node.values[rank])
         rank += 1
         position = bits_next(node.prefixes, position + 1, end)
 

@@ -238,3 +238,23 @@ def test_many_changes_at_once_show_as_in_the_twin(version, seed):
                np.zeros(len(twin.routes), np.uint32))  # fmt: skip
     reclaimer.synchronize()
     assert fib.memory == EMPTY
+
+
+@pytest.mark.parametrize("shorter", [17, 20, 24])
+@pytest.mark.parametrize("longer", [22, 24, 26, 32])
+def test_one_change_brings_routes_longer_than_the_array_is_fine(shorter, longer):
+    """The array that a short route is painted into cannot hold the long one that came with it, and must not try."""
+    fib = Fib(Reclaimer())
+    before = {IPv4Network("10.1.0.0/17"): 1, IPv4Network("10.1.128.0/17"): 2}
+    for network, value in before.items():
+        fib.insert(network, value)
+    routes = [(f"10.1.0.0/{shorter}", 3), (f"10.1.0.0/{longer}", 4), (f"10.1.200.0/{longer}", 5)]
+    after = {IPv4Network(text): value for text, value in routes}
+    fib.change(
+        4, np.array([int(n.network_address) for n in after], np.uint32),
+        np.array([n.prefixlen for n in after], np.uint8), np.array(list(after.values()), np.uint32),
+    )  # fmt: skip
+    twin = Linear(4)
+    twin.routes = {(int(n.network_address), n.prefixlen): value for n, value in (before | after).items()}
+    for address in edge_addresses(list(twin.routes), 32):
+        assert fib.find(IPv4Address(address)) == twin.find(address)
