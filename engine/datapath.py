@@ -136,7 +136,9 @@ class Datapath:
 
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
-        return logged(self._followed(self.reconciler.repair()))
+        outcome = logged(self._followed(self.reconciler.repair()))
+        self.rules.tell()
+        return outcome
 
     def _followed(self, outcome: Outcome) -> Outcome:
         self.watch.follow(self.pods.attachments)

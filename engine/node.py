@@ -427,6 +427,7 @@ class Node:
         if outcome.failed and not (self.ready or self._keep_going):
             raise outcome.failed[0].error
         logged(outcome)
+        self._running.rules.tell()
         self.config, self._desired = config, desired
         self.policing.settled(self._facts(config))
         self._check_forwarding()

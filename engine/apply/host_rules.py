@@ -49,7 +49,14 @@ class HostRulesDriver:
         self._rules: HostRules | None = None
         self._doubtful = False  # the kernel may have another table than `_rules` says
         self._listed = ""  # the table as the kernel lists it; "" when it is not there
+        self._untold = ""  # what does not work, and may be done without
         self.bell = RulesBell()
+
+    def tell(self) -> None:
+        """Log what does not work. Not at once: a start may be given up, and then has one thing to say."""
+        if self._untold:
+            log.warning("%s", self._untold)
+            self._untold = ""
 
     def actual(self) -> Mapping[Hashable, object]:
         if self._rules is None:
@@ -69,7 +76,7 @@ class HostRulesDriver:
             self._spoken_for(False)
             if wanted.forwards:
                 raise
-            log.warning("pods do not reach the outside by the host's address, nor services: %s", error)
+            self._untold = f"pods do not reach the outside by the host's address, nor services: {error}"
         else:
             self._spoken_for(True)
         self._doubtful = False
@@ -79,7 +86,7 @@ class HostRulesDriver:
         for _ in range(_TRIES):
             self.bell.transactions()  # what was changed so far is about to be replaced
             nft(ruleset(wanted))
-            _let_loopback_in(wanted)
+            self._untold = _let_loopback_in(wanted)
             self._listed = listing(wanted.device)
             if self.bell.transactions() <= 1:
                 return
@@ -186,12 +193,16 @@ def _run(arguments: list[str], text: str) -> str:
     return done.stdout
 
 
-def _let_loopback_in(rules: HostRules) -> None:
-    """A port of the host is open on 127.0.0.1 too. Pods cannot use that: what they send to 127/8 is dropped before."""
+def _let_loopback_in(rules: HostRules) -> str:
+    """A port of the host is open on 127.0.0.1 too; why not, else nothing.
+
+    Pods cannot use that: what they send to 127/8 is dropped before.
+    """
     wanted = "1" if any(forward.pod_address.version == 4 for forward in rules.forwards) else "0"
     setting = Path("/proc/sys/net/ipv4/conf") / rules.device / "route_localnet"
     try:
         if setting.read_text().strip() != wanted:
             setting.write_text(wanted)
     except OSError as error:
-        log.warning("host ports are not open on 127.0.0.1: %s: %s", setting, error.strerror)
+        return f"host ports are not open on 127.0.0.1: {setting}: {error.strerror}"
+    return ""

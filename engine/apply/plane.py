@@ -312,8 +312,13 @@ class Forwarding:
 
     def set_detour(self, *, allowed: bool) -> None:
         """Whether the host may hand back what pods sent it, so that their replies go through its port."""
+        from fastpath.values import Deliver
+
         slot = self.slots.get(_key((Via("host", "host"),)))
-        self.plane.set_detour(slot.number if allowed and slot is not None and not slot.vias[0].transit else None)
+        wanted = allowed and slot is not None and not slot.vias[0].transit
+        if wanted and slot is not None and not isinstance(slot.value, Deliver):
+            raise TowpathError("the host port is not there yet", where="host rules", remedy="it is tried again")
+        self.plane.set_detour(slot.number if wanted and slot is not None else None)
 
     def set_peers(self, peers: Mapping[Address, str]) -> None:
         self.plane.set_peers({address: self.peer_number(name) for address, name in peers.items()})
