@@ -30,7 +30,6 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lpm_arrays"},
         {"lpm_snapshot"},
         {"plane", "lpm", "reference"},
-        {"reference_flows"},
         {""},
     ],
     "engine": [
@@ -59,6 +58,7 @@ SHARED: dict[str, list[str]] = {
     "fastpath.encap": ["tunnel"],
     "fastpath.offload": ["sums", "complete", "merge"],
     "fastpath.port": ["pace", "port", "socket", "sockets"],
+    "fastpath.reference": ["packet", "sums", "header", "lookup", "parsing"],
     "fastpath.stage": ["lookup", "parse", "police", "states"],
 }
 

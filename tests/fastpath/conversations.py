@@ -16,7 +16,7 @@ from engine.desired.policy import golden
 from engine.desired.policy.model import Connection, Snapshot
 from fastpath import reference
 from fastpath.reference import ICMP, ICMPV6, UDP, Drop
-from fastpath.reference_flows import Tracker
+from fastpath.reference.flows import Tracker
 from fastpath.values import FLOW_STATES, Address
 from tests.fastpath import packets
 from tests.fastpath.cluster import MemoryCluster, datagram, sctp, segment

@@ -13,8 +13,23 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastpath.reference import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, UDPLITE, Address, Drop, Parsed, drop_if
-from fastpath.reference import walk_extensions as walk
+from fastpath.reference.packet import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    RST,
+    SCTP,
+    SYN,
+    TCP,
+    UDP,
+    UDPLITE,
+    Address,
+    Drop,
+    Parsed,
+    drop_if,
+)
+from fastpath.reference.parsing import walk_extensions
 from fastpath.values import FLOW_TIMEOUTS
 
 # (source, destination, protocol, source port, destination port or ICMP type << 8 | code) ->
@@ -386,7 +401,7 @@ def quote_of(p: Parsed) -> tuple[Address, Address, int, bytes] | None:
         if len(data) < 40 or data[0] >> 4 != 6:
             return None
         try:
-            protocol, start, position = walk(data, data[6])
+            protocol, start, position = walk_extensions(data, data[6])
         except Drop:
             return None
         if position:
