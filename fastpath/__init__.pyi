@@ -1,8 +1,8 @@
 from fastpath.lpm import RouteTable as RouteTable
-from fastpath.plane import Counters as Counters
 from fastpath.plane import Plane as Plane
-from fastpath.plane import PortCounters as PortCounters
 from fastpath.table.policy import PolicyImage as PolicyImage
+from fastpath.tally import Counters as Counters
+from fastpath.tally import PortCounters as PortCounters
 from fastpath.values import Address as Address
 from fastpath.values import Adjacency as Adjacency
 from fastpath.values import Deliver as Deliver

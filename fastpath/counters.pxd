@@ -2,7 +2,7 @@
 #
 # Owns: the counters' layout. Written by their worker alone, read by Python
 # without a lock: every field is one aligned 64-bit word.
-# Never: sums over workers (plane.pyx does) or names a counter (reasons.py does).
+# Never: sums over workers (tally.pyx does) or names a counter (reasons.py does).
 # Invariant: received + created == sent + sum(drops) whenever no burst is under way.
 
 from libc.stdint cimport uint64_t

@@ -1,7 +1,6 @@
 """What Python holds of the data plane: ports, tables, workers, counters."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal, Self
 
@@ -13,34 +12,10 @@ from fastpath.table.fib import Fib
 from fastpath.table.flow import FlowTable
 from fastpath.table.policy import PolicyImage
 from fastpath.table.qsbr import Reclaimer
+from fastpath.tally import Counters
 from fastpath.values import Address, Adjacency, Bandwidth, FlowSettings, Prefix
 
 WORKERS_MAX: int
-
-@dataclass(frozen=True, slots=True)
-class PortCounters:
-    """Wire packets, and bytes as they pass the port (with the tunnel's header on a tunnel port)."""
-
-    received_packets: int
-    received_bytes: int
-    sent_packets: int
-    sent_bytes: int
-    dropped_packets: int
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """A moment's sums over all workers. Packets are wire packets: a super-packet counts its segments.
-
-    received + created == sent + sum(drops.values()) whenever no burst is under way.
-    """
-
-    received: int
-    created: int
-    sent: int
-    drops: Mapping[str, int]
-    ports: Mapping[int, PortCounters]
-    adjacencies: Mapping[int, tuple[int, int]]  # number -> (packets, bytes) sent
-    events: Mapping[str, int]  # things that end no packet: see fastpath.events
 
 class Plane:
     """The data plane of one node.

@@ -1,86 +1,42 @@
 """What Python holds of the data plane: ports, tables, workers, counters.
 
-Owns: the workers and the published tables; everything that is replaced goes
-through one release store here and to the reclaimer afterwards.
-Never: sees a packet.
+Owns: the published tables, and the numbers of ports and adjacencies; everything
+that is replaced goes through one release store here and to the reclaimer afterwards.
+Never: sees a packet, runs a worker (`crew` does), or reads what one counts (`tally` does).
 Invariant: one control thread changes it at a time; readers (the workers) are
 never stopped for a change.
 """
 
 import os
-import struct
-import threading
-from dataclasses import dataclass
-from ipaddress import ip_network
 
 import numpy as np
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from posix.unistd cimport close as close_descriptor
 
-from fastpath.atomic cimport (
-    atomic_load32_relaxed, atomic_load_acquire, atomic_pointer_load, atomic_pointer_store, atomic_store32_release,
-    atomic_store_release,
-)
-from fastpath.buffer cimport ARENA_BYTES
-from fastpath.counters cimport ADJACENCIES_MAX, EVENT_COUNT, PORTS_MAX
+from fastpath.atomic cimport atomic_pointer_load, atomic_pointer_store, atomic_store32_release
+from fastpath.counters cimport ADJACENCIES_MAX, PORTS_MAX
+from fastpath.crew cimport Crew
 from fastpath.port.port cimport port
-from fastpath.reason cimport REASON_COUNT
 from fastpath.records cimport adjacency_record, peer_record, port_record
-from fastpath.stage.reply cimport gateway, reply_limits_init
+from fastpath.stage.reply cimport gateway
 from fastpath.stage.route cimport tunnel_ports, TUNNEL_PORTS_MAX
-from fastpath.system cimport (
-    epoll_create1, epoll_ctl, epoll_event, eventfd, read, write,
-    timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC, TFD_NONBLOCK, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN,
-)
 from fastpath.table.adjacency cimport adjacency
-from fastpath.table.detour cimport detour, detours, DETOUR_SLOTS
+from fastpath.table.detour cimport Detours
 from fastpath.table.fib cimport Fib
-from fastpath.table.flow cimport (
-    EVENT_RING, FlowTable, RULES_CHUNK, RULES_CHUNKS, event_rows, flow_account, flow_event, rule_counter, rule_rows,
-)
-from fastpath.table.policy cimport MEMO_SETS, PolicyImage, ROW_OUTSIDE, memo_entry, policy_view
+from fastpath.table.flow cimport FlowTable
+from fastpath.table.policy cimport PolicyImage, ROW_OUTSIDE, policy_view
 from fastpath.table.qsbr cimport Reclaimer
-from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICES_MAX
-from fastpath.worker cimport (
-    tables, worker, worker_run, worker_turn, INPUT_CONTROL, INPUT_TIMER, REPLY_ARENA_BYTES,
-)
+from fastpath.tally cimport Tally
+from fastpath.worker cimport tables
 
 from fastpath.port.port import check_addresses
-from fastpath.port.sockets import segments_of_kernel
-from fastpath.events import EVENT_NAMES
-from fastpath.reasons import REASONS
 from fastpath.records import check_adjacency
-from fastpath.values import FLOW_EVENTS, Deliver, Encapsulate, Spread
+from fastpath.values import Deliver, Spread
 
 WORKERS_MAX = 64
 BUSY_POLL_MAX = 10_000  # microseconds
-DETOURS_MAGIC = b"detours1"
-DETOURS_KEY_BYTES = 16
-DETOURS_HEAD_BYTES = len(DETOURS_MAGIC) + DETOURS_KEY_BYTES
-DETOUR = struct.Struct("=IQQ")  # slot, mark, when it was last used
-
-
-@dataclass(frozen=True, slots=True)
-class PortCounters:
-    received_packets: int
-    received_bytes: int
-    sent_packets: int
-    sent_bytes: int
-    dropped_packets: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    received: int
-    created: int
-    sent: int
-    drops: dict
-    ports: dict
-    adjacencies: dict
-    events: dict
 
 
 cdef class Plane:
@@ -89,117 +45,53 @@ cdef class Plane:
     cdef readonly Reclaimer reclaimer
     cdef readonly Fib fib
     cdef readonly int n_workers
-    cdef int wanted_workers        # while they are being made
     cdef tables *shared
-    cdef worker **workers
-    cdef int bell
-    cdef bytes key
+    cdef Crew crew
+    cdef Tally tally
+    cdef Detours detours
+    cdef uint64_t key              # of the flow hash
     cdef dict ports                # number -> open port
     cdef dict adjacencies          # number -> value
     cdef dict spreads              # of these, the Spread ones
     cdef list spare_ports          # numbers to use again, after a grace period
     cdef list spare_adjacencies
-    cdef list threads
     cdef unsigned int *references  # routes of each adjacency number
     cdef readonly FlowTable flow_table
     cdef readonly object policy    # the image in force, None when there is none
     cdef readonly unsigned int policy_generation
-    cdef list told_suppressed      # flow events, by worker
 
     def __cinit__(self, *, int workers=1, bytes hash_key=None, flows=None, int busy_poll=0):
         if not 1 <= workers <= WORKERS_MAX:
             raise ValueError(f"workers must be 1..{WORKERS_MAX}, not {workers}")
         if not 0 <= busy_poll <= BUSY_POLL_MAX:
             raise ValueError(f"busy_poll must be 0..{BUSY_POLL_MAX} us, not {busy_poll}")
-        self.key = os.urandom(8) if hash_key is None else hash_key
-        if len(self.key) != 8:
-            raise ValueError(f"hash_key must be 8 bytes, not {len(self.key)}")
-        self.wanted_workers = workers
+        if hash_key is not None and len(hash_key) != 8:
+            raise ValueError(f"hash_key must be 8 bytes, not {len(hash_key)}")
+        self.key = int.from_bytes(os.urandom(8) if hash_key is None else hash_key)
+        self.n_workers = workers
         self.reclaimer = Reclaimer(workers=workers)
         self.fib = Fib(self.reclaimer)
+        self.flow_table = FlowTable(flows, workers=workers, hash_key=hash_key)
+        self.detours = Detours()
+        self.crew = Crew(
+            self.reclaimer, self.flow_table, workers=workers, key=self.key, busy_poll_ns=<uint64_t>busy_poll * 1000
+        )
+        self.tally = Tally(self.crew, self.flow_table)
         self.ports, self.adjacencies, self.spreads = {}, {}, {}
         self.spare_ports, self.spare_adjacencies = [], []
-        self.threads = []
-        self.told_suppressed = [0] * workers
-        self.flow_table = FlowTable(flows, workers=workers, hash_key=hash_key)
-        self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.shared = <tables *>calloc(1, sizeof(tables))
         self.references = <unsigned int *>calloc(ADJACENCIES_MAX, sizeof(unsigned int))
-        self.workers = <worker **>calloc(workers, sizeof(worker *))
-        if self.shared == NULL or self.references == NULL or self.workers == NULL:
+        if self.shared == NULL or self.references == NULL:
             raise MemoryError
         self.shared.four = &self.fib.ipv4
         self.shared.six = &self.fib.ipv6
-        self.shared.detours = <detours *>calloc(1, sizeof(detours))
-        if self.shared.detours == NULL:
-            raise MemoryError
-        self.set_detour_key(os.urandom(DETOURS_KEY_BYTES))
-        for i in range(workers):
-            self.workers[i] = self.make_worker(i)
-            self.workers[i].waiting.limit_ns = <uint64_t>busy_poll * 1000
-            self.n_workers += 1
+        self.shared.detours = self.detours.table
+        self.crew.serve(self.shared)
         self.set_gateway(None, None)
         self.publish_tunnel_ports()
         self.set_policy(None)
 
-    cdef worker *make_worker(self, uint32_t i) except NULL:
-        cdef worker *w = <worker *>calloc(1, sizeof(worker))
-        if w == NULL:
-            raise MemoryError
-        w.shared = self.shared
-        w.readers = self.reclaimer.readers
-        w.reader = i
-        w.key = int.from_bytes(self.key)
-        w.bell = self.bell
-        w.udp_segments = segments_of_kernel()
-        w.memory.base = w.bytes
-        w.memory.size = ARENA_BYTES
-        w.reply_memory.base = w.reply_bytes
-        w.reply_memory.size = REPLY_ARENA_BYTES
-        w.out.ports = self.shared.ports
-        w.out.count = &w.count
-        w.n_workers = self.wanted_workers
-        reply_limits_init(&w.limits, w.key)
-        self.make_tracker(w)
-        w.epoll = epoll_create1(EPOLL_CLOEXEC)
-        w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if w.epoll < 0 or w.wake < 0:
-            raise OSError("no descriptor for a worker: raise the limit of open files (ulimit -n)")
-        watch(w.epoll, w.wake, INPUT_CONTROL)
-        w.resting.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-        if w.resting.timer < 0:
-            raise OSError("no timer for a worker: raise the limit of open files (ulimit -n)")
-        watch(w.epoll, w.resting.timer, INPUT_TIMER)
-        w.out.due = self.shared.due_ns
-        return w
-
-    cdef int make_tracker(self, worker *w) except -1:
-        settings = self.flow_table.settings
-        w.tracking.flows = self.flow_table.table
-        w.tracking.fragments.key[0], w.tracking.fragments.key[1] = w.key, ~w.key * <uint64_t>0x9E3779B97F4A7C15
-        w.tracking.memo.entries = <memo_entry *>calloc(2 * MEMO_SETS, sizeof(memo_entry))
-        if w.tracking.memo.entries == NULL:
-            raise MemoryError
-        for name in settings.events:
-            w.tracking.account.wanted |= FLOW_EVENTS[name]
-        if w.tracking.account.wanted:
-            w.tracking.account.events = <flow_event *>calloc(EVENT_RING, sizeof(flow_event))
-            if w.tracking.account.events == NULL:
-                raise MemoryError
-        w.tracking.account.pace_ns = 1000000000 // settings.events_per_second if settings.events_per_second > 0 else 0
-        return 0
-
     def __dealloc__(self):
-        for i in range(self.n_workers):
-            free(self.workers[i].tracking.memo.entries)
-            free(self.workers[i].tracking.account.events)
-            for k in range(RULES_CHUNKS):
-                free(self.workers[i].tracking.account.rules[k])
-            close_descriptor(self.workers[i].epoll)
-            close_descriptor(self.workers[i].wake)
-            close_descriptor(self.workers[i].resting.timer)
-            free(self.workers[i])
-        free(self.workers)
         if self.shared != NULL:
             for i in range(PORTS_MAX):
                 free(self.shared.ports[i])
@@ -209,12 +101,8 @@ cdef class Plane:
             free(self.shared.gateways)
             free(self.shared.tunnels)
             free(self.shared.policy)
-
-            free(self.shared.detours)
         free(self.shared)
         free(self.references)
-        if self.bell > 0:
-            close_descriptor(self.bell)
 
     cdef int publish(self, void *slot, void *record) except -1:
         """Store a record where the workers find it; what stood there is freed when none can hold it."""
@@ -236,7 +124,7 @@ cdef class Plane:
         try:
             self.publish_tunnel_ports()
             for which, fd in enumerate(opened.inputs):
-                watch(self.workers[number % self.n_workers].epoll, fd, number | which << 16)
+                self.crew.poll(number, which, fd)
         except BaseException:
             self.detach(number)
             raise
@@ -248,7 +136,7 @@ cdef class Plane:
         if users:
             raise ValueError(f"port {number} is used by adjacency {users[0]}: remove it first")
         for fd in opened.inputs:
-            epoll_ctl(self.workers[number % self.n_workers].epoll, EPOLL_CTL_DEL, fd, NULL)
+            self.crew.poll_no_more(number, fd)
         self.publish(&self.shared.ports[number], NULL)
         del self.ports[number]
         self.publish_tunnel_ports()
@@ -380,7 +268,7 @@ cdef class Plane:
 
     # -- peers and gateways ----------------------------------------------
     def set_peers(self, peers):
-        self.publish(&self.shared.peers, peer_record(peers, int.from_bytes(self.key)))
+        self.publish(&self.shared.peers, peer_record(peers, self.key))
 
     def set_gateway(self, ipv4, ipv6):
         cdef gateway *record = <gateway *>calloc(1, sizeof(gateway))
@@ -403,9 +291,9 @@ cdef class Plane:
         cdef uint32_t words = image.image.n_words if image is not None else 0
         before = self.policy
         if image is not None:
-            self.make_counters(image.n_counters)
+            self.tally.make_room(image.n_counters)
         if self.flow_table.settings.track == "always" or (image is not None and image.selects):
-            view = <policy_view *>calloc(1, sizeof(policy_view) + 3 * <size_t>words * self.wanted_workers * 8)
+            view = <policy_view *>calloc(1, sizeof(policy_view) + 3 * <size_t>words * self.n_workers * 8)
             if view == NULL:
                 raise MemoryError
             view.image = &image.image if image is not None else NULL
@@ -415,22 +303,6 @@ cdef class Plane:
         self.publish(&self.shared.policy, view)
         if before is not None:
             self.reclaimer.retire_object(before)
-
-    cdef int make_counters(self, uint32_t count) except -1:
-        """Rule counters up to `count`, for every worker, before an image can name them. They are never taken away."""
-        cdef worker *w
-        cdef void *chunk
-        if count > RULES_CHUNK * RULES_CHUNKS:
-            raise ValueError(f"counters are numbered below {RULES_CHUNK * RULES_CHUNKS}, not {count - 1}")
-        for i in range(self.n_workers):
-            w = self.workers[i]
-            for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
-                if w.tracking.account.rules[k] == NULL:
-                    chunk = calloc(RULES_CHUNK, sizeof(rule_counter))
-                    if chunk == NULL:
-                        raise MemoryError
-                    atomic_pointer_store(&w.tracking.account.rules[k], chunk)
-        return 0
 
     def judge(self, source, destination, int protocol, int source_port=0, int destination_port=0):
         if self.policy is None:
@@ -453,38 +325,13 @@ cdef class Plane:
         return self.flow_table.load(data)
 
     def rule_counters(self):
-        count = self.policy.n_counters if self.policy is not None else 0
-        total = np.zeros((count, 3), np.uint64)
-        for i in range(self.n_workers):
-            for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
-                rows = rule_rows(&self.workers[i].tracking.account, k)
-                total[k * RULES_CHUNK : (k + 1) * RULES_CHUNK] += rows[: count - k * RULES_CHUNK]
-        packets, octets = self.flow_table.live_rules(count)
-        return total[:, 0], total[:, 1] + packets, total[:, 2] + octets
+        return self.tally.rules(self.policy.n_counters if self.policy is not None else 0)
 
     def take_flow_events(self):
-        cdef flow_account *a
-        suppressed = 0
-        found = []
-        for i in range(self.n_workers):
-            a = &self.workers[i].tracking.account
-            found.append(event_rows(a))
-            suppressed += a.suppressed - self.told_suppressed[i]
-            self.told_suppressed[i] = a.suppressed
-        return np.concatenate(found), suppressed
+        return self.tally.take_flow_events()
 
     def flow_counters(self):
-        cdef flow_account *a
-        total = dict.fromkeys(("opened", "expired", "evicted", "memo_hits", "scans", "suppressed_events"), 0)
-        for i in range(self.n_workers):
-            a = &self.workers[i].tracking.account
-            total["opened"] += a.opened
-            total["expired"] += a.expired
-            total["evicted"] += a.evicted
-            total["memo_hits"] += self.workers[i].tracking.memo.hits
-            total["scans"] += self.workers[i].tracking.memo.scans
-            total["suppressed_events"] += a.suppressed
-        return {"live": len(self.flow_table), "capacity": self.flow_table.capacity, **total}
+        return self.tally.flows()
 
     # -- detours ---------------------------------------------------------
     def set_detour(self, adjacency):
@@ -492,62 +339,21 @@ cdef class Plane:
             raise ValueError(f"adjacency {adjacency} does not lead to a local port")
         atomic_store32_release(&self.shared.host, 0 if adjacency is None else adjacency)
 
-    cdef int set_detour_key(self, bytes key) except -1:
-        memcpy(self.shared.detours.key, <const char *>key, DETOURS_KEY_BYTES)
-        return 0
-
     def export_detours(self):
-        cdef detour *slot
-        found = [DETOURS_MAGIC, (<char *>self.shared.detours.key)[:DETOURS_KEY_BYTES]]
-        for i in range(DETOUR_SLOTS):
-            slot = &self.shared.detours.slots[i]
-            if slot.mark:
-                found.append(DETOUR.pack(i, slot.mark, slot.used_ns))
-        return b"".join(found)
+        return self.detours.export()
 
-    def import_detours(self, bytes data):
-        head, entries = data[:DETOURS_HEAD_BYTES], data[DETOURS_HEAD_BYTES:]
-        if not head.startswith(DETOURS_MAGIC) or len(head) < DETOURS_HEAD_BYTES or len(entries) % DETOUR.size:
-            raise ValueError("these are no detours of this version")
-        given = list(DETOUR.iter_unpack(entries))
-        if any(i >= DETOUR_SLOTS or not mark for i, mark, _ in given):
-            raise ValueError("these are no detours of this version")
-        self.set_detour_key(head[len(DETOURS_MAGIC):])
-        for i, mark, used_ns in given:
-            self.shared.detours.slots[<uint32_t>i].mark = mark
-            self.shared.detours.slots[<uint32_t>i].used_ns = used_ns
-            self.shared.detours.taken += 1
+    def import_detours(self, data):
+        self.detours.load(data)
 
     # -- life ------------------------------------------------------------
     def start(self):
-        if self.threads:
-            raise RuntimeError("the workers run already")
-        for i in range(self.n_workers):
-            self.workers[i].stopping = 0
-            thread = threading.Thread(target=self.run, args=(i,), name=f"towpath-worker-{i}", daemon=True)
-            self.threads.append(thread)
-            thread.start()
-
-    def run(self, int i):
-        """The body of worker thread `i`: returns after `stop`."""
-        with nogil:
-            worker_run(self.workers[i])
+        self.crew.start(self)
 
     def stop(self):
-        for i in range(self.n_workers):
-            atomic_store32_release(&self.workers[i].stopping, 1)
-            wake(self.workers[i])
-        for thread in self.threads:
-            thread.join()
-        self.threads = []
+        self.crew.stop()
 
     def turn(self):
-        cdef uint32_t received = 0
-        if self.threads:
-            raise RuntimeError("turn() while the workers run: stop() them first")
-        for i in range(self.n_workers):
-            received += worker_turn(self.workers[i], 0)
-        return received
+        return self.crew.turn()
 
     def __enter__(self):
         return self
@@ -558,71 +364,10 @@ cdef class Plane:
     # -- observing -------------------------------------------------------
     def fileno(self):
         """Readable when `take_events` has something; for the control plane's poll loop."""
-        return self.bell
+        return self.crew.bell
 
     def take_events(self):
-        cdef uint64_t rung, i
-        cdef notice *n
-        cdef worker *w
-        read(self.bell, &rung, 8)
-        found = []
-        for k in range(self.n_workers):
-            w = self.workers[k]
-            for i in range(w.out.notices_taken, atomic_load_acquire(&w.out.noticed)):
-                n = &w.out.notices[i & (NOTICES_MAX - 1)]
-                found.append(("path-mtu" if n.kind == NOTICE_PATH_MTU else "port-error", n.number))
-                atomic_store_release(&w.out.notices_taken, i + 1)
-        return found
+        return self.crew.take_notices()
 
     def counters(self):
-        return Counters(
-            received=self.total(&self.workers[0].count.received),
-            created=self.total(&self.workers[0].count.created),
-            sent=self.total(&self.workers[0].count.sent),
-            drops=self.named([reason.name for reason in REASONS], &self.workers[0].count.drops[0]),
-            events=self.named(EVENT_NAMES, &self.workers[0].count.events[0]),
-            ports={number: self.port_counters(number) for number in self.ports},
-            adjacencies={number: self.adjacency_counters(number) for number in self.adjacencies},
-        )
-
-    cdef uint64_t total(self, uint64_t *first) noexcept:
-        """Sum over the workers of the counter that worker 0 keeps at `first`."""
-        cdef size_t offset = <char *>first - <char *>self.workers[0]
-        cdef uint64_t found = 0
-        for i in range(self.n_workers):
-            found += (<uint64_t *>(<char *>self.workers[i] + offset))[0]
-        return found
-
-    cdef object named(self, names, uint64_t *first):
-        """The non-zero counters of an array, by name."""
-        cdef uint64_t value
-        found = {}
-        for i, name in enumerate(names):
-            value = self.total(first + <size_t>i)
-            if value:
-                found[name] = value
-        return found
-
-    cdef object port_counters(self, uint32_t number):
-        cdef uint64_t *at = <uint64_t *>&self.workers[0].count.ports[number]
-        return PortCounters(
-            self.total(at), self.total(at + 1), self.total(at + 2), self.total(at + 3), self.total(at + 4)
-        )
-
-    cdef object adjacency_counters(self, uint32_t number):
-        cdef uint64_t *at = <uint64_t *>&self.workers[0].count.adjacencies[number]
-        return (self.total(at), self.total(at + 1))
-
-
-cdef int watch(int epoll, int fd, uint64_t tag) except -1:
-    cdef epoll_event event
-    event.events = EPOLLIN
-    event.data.u64 = tag
-    if epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0:
-        raise OSError(f"descriptor {fd} cannot be polled")
-    return 0
-
-
-cdef void wake(worker *w) noexcept:
-    cdef uint64_t one = 1
-    write(w.wake, &one, 8)
+        return self.tally.counters(self.ports, self.adjacencies)

@@ -16,8 +16,8 @@ from engine.apply.reconcile import Failure
 from engine.model import Address, Desired, Prefix, Via
 
 if TYPE_CHECKING:
-    from fastpath.plane import Counters
     from fastpath.port.port import Port
+    from fastpath.tally import Counters
 
 
 def build() -> str:

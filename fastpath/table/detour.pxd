@@ -103,3 +103,8 @@ cdef inline void detour_forget(detours *d, const packet *p) noexcept nogil:
     cdef detour *entry = detour_find(d, detour_mark(d, p, True))
     if entry != NULL:
         atomic_store_release(&entry.mark, 0)
+
+cdef class Detours:
+    cdef detours *table
+
+    cdef int set_key(self, bytes key) except -1
