@@ -160,7 +160,7 @@ def test_a_container_that_nobody_deletes_is_collected(at_home, monkeypatch):
         wait_for(lambda: node.loop.turn() or len(said) == 2)
         assert [reply.status for reply in said] == [0, 0]
         ip("netns", "del", names[0])
-        node._check()
+        node._keeper.vigil.check()
         assert len(node.residents.pods()) == 1
         verbs.collect()
         assert len(node.residents.attachments) == 2, "its runtime has a minute to ask for it"

@@ -1,0 +1,301 @@
+"""A configuration kept in force on this host, from its start to its stop or to a successor.
+
+Owns: the way from a Config and the pods attached to the datapath, the order of
+start and stop, and the journals.
+Never: reads a file, or is asked by another thread (`node` is).
+Invariant: what is in force follows from the configuration, the attachments and
+what was last seen of the underlay, and from nothing that was in force before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from engine.apply import underlay
+from engine.apply.delta import Kind
+from engine.apply.plane import Openers
+from engine.apply.reconcile import Outcome
+from engine.complaints import Complaints, unreachable
+from engine.config import Config
+from engine.datapath import Datapath, logged
+from engine.desired import Recomputation
+from engine.desired.addressing import local_addresses
+from engine.errors import TowpathError
+from engine.handover.giver import Estate
+from engine.lockfile import LockFile
+from engine.loop import Loop
+from engine.model import Desired, Facts, Underlay
+from engine.pod.addresses import Addresses, open_addresses
+from engine.pod.residents import Attachment, Key, Residents, open_residents
+from engine.policing import Policing
+from engine.vigil import Vigil
+
+if TYPE_CHECKING:
+    from engine.apply.plane import Plane
+    from engine.handover.taker import Takeover
+
+T = TypeVar("T")
+
+
+class Keeper:
+    """See `engine.node.Node`, whose arguments these are."""
+
+    def __init__(
+        self, loop: Loop, config: Config, *, keep_going: bool, openers: Openers | None, plane: Plane | None
+    ) -> None:
+        self.config = config
+        self.desired = Desired()
+        self.ready = False
+        self.applied = 0  # states put in force
+        self.started = 0.0
+        self.complaints = Complaints()
+        self._loop = loop
+        self._keep_going = keep_going
+        self._openers = openers
+        self._plane = plane
+        self._lock: LockFile | None = None
+        self._residents: Residents | None = None
+        self._addresses: Addresses | None = None
+        self._datapath: Datapath | None = None
+        self._policing: Policing | None = None
+        self._vigil: Vigil | None = None
+        self._underlay = Underlay()
+        self._read: tuple[Config, Facts] | None = None
+        self._recompute = Recomputation()
+
+    # -- parts of a node that runs -----------------------------------------------
+    @property
+    def residents(self) -> Residents:
+        return _of_a_running_node(self._residents)
+
+    @property
+    def addresses(self) -> Addresses:
+        return _of_a_running_node(self._addresses)
+
+    @property
+    def datapath(self) -> Datapath:
+        return _of_a_running_node(self._datapath)
+
+    @property
+    def policing(self) -> Policing:
+        return _of_a_running_node(self._policing)
+
+    @property
+    def vigil(self) -> Vigil:
+        return _of_a_running_node(self._vigil)
+
+    @property
+    def runs(self) -> bool:
+        return self._datapath is not None
+
+    # -- life --------------------------------------------------------------------
+    def start(self) -> None:
+        """Put the configuration in force and begin to forward. TowpathError: nothing was changed."""
+        directory = Path(self.config.state.directory)
+        self._lock = LockFile(directory)
+        try:
+            self._open(directory)
+            self.addresses.settle(self.residents)
+            self._enforce(self.config)
+        except BaseException:
+            self._end(Datapath.abandon, LockFile.release)
+            raise
+        self.datapath.start(self.config.workers.cpus)
+        self._attend()
+
+    def take_over(self, takeover: Takeover) -> None:
+        """As `start`, in the place of the daemon at the other end, which forwards until this one can.
+
+        TowpathError: nothing was changed, and the other goes on. After that the
+        configuration is put in force as by `reload`.
+        """
+        directory = Path(self.config.state.directory)
+        try:
+            self._lock = takeover.lock(directory)
+            self._open(directory)
+            self.datapath.adopt(self._desire(self.config), takeover.inheritance)
+            self.datapath.go_on(takeover.ready(), self.config.workers.cpus)
+            takeover.begin()
+        except BaseException as error:
+            self.leave()
+            takeover.give_up(error)
+            raise
+        takeover.finish()
+        self._lock.claim()
+        self._attend()
+        self.addresses.settle(self.residents)
+        self._enforce(self.config)
+
+    def _open(self, directory: Path) -> None:
+        """Journals, plane and drivers; nothing is changed by that."""
+        self._residents, self._addresses = open_residents(directory), open_addresses(directory, self.config)
+        self._residents.look(self._loop.clock())
+        self._datapath = Datapath(
+            directory,
+            workers=self.config.workers_count,
+            flows=self.config.flows,
+            busy_poll=self.config.workers.busy_poll,
+            openers=self._openers,
+            plane=self._plane,
+        )
+        self._policing = Policing(self._loop, directory, self._datapath.plane, self.settle_pods)
+        self._vigil = Vigil(
+            self._loop,
+            self._datapath,
+            underlay=self._look_at_underlay,
+            forwarding=lambda: self.complaints.say_what_is_not_forwarded(self.desired),
+            residents=self._look_at_residents,
+        )
+
+    def _attend(self) -> None:
+        """From now on see to what the workers, the kernel and the clock have to say."""
+        self.started = time.monotonic()
+        self.ready = True
+        self.vigil.begin()
+        self.policing.start()
+
+    def estate(self) -> Estate:
+        """What a successor needs of this node."""
+        datapath = self.datapath
+        assert self._lock is not None
+        cpus = self.config.workers.cpus
+        return Estate(
+            datapath.estate(), {"lock": self._lock.fileno()}, datapath.pause, lambda: datapath.go_on({}, cpus)
+        )
+
+    def leave(self) -> None:
+        """Let go of everything and remove nothing: another process forwards."""
+        self._end(Datapath.leave, LockFile.share)
+
+    def stop(self) -> None:
+        """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
+        self._end(Datapath.close, LockFile.release)
+
+    def _end(self, leave_datapath: Callable[[Datapath], None], leave_lock: Callable[[LockFile], None]) -> None:
+        self.ready = False
+        if self._policing is not None:
+            self._policing.stop()
+        if self._vigil is not None:
+            self._vigil.end()
+        if self._datapath is not None:
+            leave_datapath(self._datapath)
+        if self._residents is not None:
+            self._residents.close()
+        if self._addresses is not None:
+            self._addresses.close()
+        if self._lock is not None:
+            leave_lock(self._lock)
+        self._policing = self._vigil = self._datapath = self._residents = self._addresses = self._lock = None
+
+    # -- pods that a runtime attaches ----------------------------------------------
+    def attach(self, attachments: Sequence[Attachment]) -> list[int | TowpathError]:
+        """All in one pass: what a pass costs beside its pods is paid once."""
+        try:
+            for attachment in attachments:
+                if self.residents.get(attachment.key) != attachment:
+                    self.residents.put(attachment)
+            self.settle_pods()
+        except BaseException:
+            self.detach([attachment.key for attachment in attachments])
+            raise
+        found = [self._attached(attachment) for attachment in attachments]
+        failed = [a.key for a, mtu in zip(attachments, found, strict=True) if isinstance(mtu, TowpathError)]
+        if failed:
+            self.detach(failed)
+        return found
+
+    def _attached(self, attachment: Attachment) -> int | TowpathError:
+        error = self.datapath.reconciler.failure_of(Kind.POD, attachment.pod)
+        device = self.datapath.pods.attachments.get(attachment.pod)
+        if error is None and device is None:
+            error = TowpathError("is not attached", where=f"pod {attachment.pod}", remedy="see the daemon's log")
+        return error or (device.device.mtu if device else 0)
+
+    def detach(self, keys: Iterable[Key]) -> list[Attachment]:
+        found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]
+        if found:
+            self.residents.let_go(attachment.key for attachment in found)
+            self.settle_pods()
+        for attachment in found:
+            self.residents.discard(attachment.key)
+        return found
+
+    # -- from facts to the kernel ----------------------------------------------------
+    def reload(self, config: Config) -> Outcome:
+        """Put another configuration in force, and try again at once what failed."""
+        self.complaints.say_what_needs_a_restart(self.config, config)
+        self.datapath.reconciler.end_pauses()
+        return self._enforce(config)
+
+    def settle_pods(self) -> None:
+        """As `reload`, when only the pods, or the policies about them, are others."""
+        facts = self.facts(self.config)
+        desired = self._computed(facts, self._underlay)
+        logged(self.datapath.apply(desired))
+        self.desired = desired
+        self.policing.settled(facts)
+        self.vigil.arm_retry()
+
+    def facts(self, config: Config) -> Facts:
+        """What the file says, and the pods that runtimes attached."""
+        if self._read is None or self._read[0] is not config:
+            self._read = config, config.facts()  # once: there may be many thousand peers and routes in it
+        facts = self._read[1]
+        residents = self._residents.pods() if self._residents is not None else ()
+        return replace(facts, pods=(*facts.pods, *residents)) if residents else facts
+
+    def _enforce(self, config: Config) -> Outcome:
+        desired = self._desire(config)
+        outcome = self.datapath.apply(desired)
+        if outcome.failed and self._must_be_whole:
+            raise outcome.failed[0].error
+        logged(outcome)
+        self.datapath.rules.tell()
+        self.config, self.desired = config, desired
+        self.policing.settled(self.facts(config))
+        self.complaints.say_what_is_not_forwarded(desired)
+        self.applied += 1
+        self.vigil.arm_retry()
+        return outcome
+
+    @property
+    def _must_be_whole(self) -> bool:
+        return not (self.ready or self._keep_going)
+
+    def _desire(self, config: Config) -> Desired:
+        """What should be, by this configuration and by what is seen of the underlay now."""
+        self.addresses.configure(config)
+        facts = self.facts(config)
+        self._underlay = underlay.look(facts, config.node.interface)
+        missing = unreachable(facts, self._underlay)
+        self.complaints.say("underlay", missing)
+        if missing is not None and self._must_be_whole:
+            raise missing
+        self.policing.configure(config)
+        return self._computed(facts, self._underlay)
+
+    def _computed(self, facts: Facts, seen: Underlay) -> Desired:
+        own = [interface.ip for interface in local_addresses(facts.node, seen)]
+        return replace(self._recompute(facts, seen), policy=self.policing.enforced(facts, own))
+
+    def _look_at_underlay(self) -> None:
+        """Take up a new path MTU or address; the difference to the state in force is all that is touched."""
+        try:
+            if underlay.look(self.facts(self.config), self.config.node.interface) != self._underlay:
+                self._enforce(self.config)
+        except TowpathError as error:
+            self.complaints.say("underlay", error)
+
+    def _look_at_residents(self) -> None:
+        if self.residents.look(self._loop.clock()):
+            self.settle_pods()
+
+
+def _of_a_running_node(part: T | None) -> T:
+    if part is None:
+        raise TowpathError("the node does not run", remedy="start it first")
+    return part
