@@ -104,7 +104,7 @@ def overlay(session: Session) -> None:
             ground = Field(lab, profile=PROFILES[letter])
             contenders = [ground.towpath(), ground.kernel_vxlan(), ground.kernel_vxlan_pods(), ground.veth()]
             _warm(contenders)
-            for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "tcp-1-v6", "iperf3"):
+            for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "tcp-1-v6", "tcp-1-bbr", "iperf3"):
                 session.run("overlay", workload, letter, contenders)
 
 

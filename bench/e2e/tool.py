@@ -19,6 +19,7 @@ from engine.lab.host import Host
 
 SOURCE = Path(__file__).with_name("traffic.c")
 WARM_UP = 0.3  # seconds
+CUBIC = "cubic"  # what Linux ships as its default; a machine set to another must not change what is measured
 _serial = itertools.count()
 
 
@@ -40,11 +41,13 @@ def program() -> str:
     return str(path)
 
 
-def stream(contender: Contender, address: str, streams: int, seconds: float) -> dict[str, float]:
-    """Bulk TCP. Keys: gigabits (a second), least (the slowest stream's share of the mean)."""
+def stream(
+    contender: Contender, address: str, streams: int, seconds: float, *, congestion: str = CUBIC
+) -> dict[str, float]:
+    """Bulk TCP under one congestion control. Keys: gigabits (a second), least (the slowest stream's share of the mean)."""
     sink = _start(contender.target, ["receive", address, str(streams), str(WARM_UP), str(seconds)])
     try:
-        source = _start(contender.source, ["send", address, _port(sink), str(streams)])
+        source = _start(contender.source, ["send", address, _port(sink), str(streams), congestion])
         try:
             found = _figures(sink, ("bytes", "seconds", "least"), seconds + 10)
         finally:

@@ -1,7 +1,7 @@
 /* TCP load with as little in the way as C allows: bulk streams and requests with their answers.
  *
  *   traffic receive ADDRESS STREAMS WARM_UP SECONDS   prints its port, then bytes and seconds
- *   traffic send ADDRESS PORT STREAMS                 sends until the other side closes
+ *   traffic send ADDRESS PORT STREAMS CONGESTION      sends until the other side closes, under cubic, bbr, ...
  *   traffic answer ADDRESS                            prints its port, answers byte for byte
  *   traffic ask ADDRESS PORT WARM_UP SECONDS          prints microseconds: p50 p99 mean, and how many
  *   traffic connect ADDRESS PORT WARM_UP SECONDS      the same, with a new connection for each request
@@ -71,11 +71,16 @@ static int listening(const char *address) {
     return sock;
 }
 
-static int connected(const char *address, int port) {
+/* `congestion` before the connection: one that paces (bbr) leaves pacing on for whichever follows it. */
+static int connected(const char *address, int port, const char *congestion) {
     struct sockaddr_storage peer;
     socklen_t length = parse(address, port, &peer);
     int sock = socket(peer.ss_family, SOCK_STREAM, 0), one = 1;
-    if (sock < 0 || connect(sock, (struct sockaddr *)&peer, length))
+    if (sock < 0)
+        fail("socket");
+    if (congestion && setsockopt(sock, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)))
+        fail(congestion);
+    if (connect(sock, (struct sockaddr *)&peer, length))
         fail("connect");
     setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return sock;
@@ -133,9 +138,9 @@ static void do_receive(const char *address, int streams, double warm_up, double 
     printf("bytes %llu seconds %g least %llu\n", (unsigned long long)total, seconds, (unsigned long long)least);
 }
 
-static void do_send(const char *address, int port, int streams) {
+static void do_send(const char *address, int port, int streams, const char *congestion) {
     for (int i = 0; i < streams; i++)
-        sockets[i] = connected(address, port);
+        sockets[i] = connected(address, port, congestion);
     run_streams(streams, send_stream);
 }
 
@@ -173,13 +178,13 @@ static void do_ask(const char *address, int port, double warm_up, double seconds
     struct linger reset = {1, 0}; /* no TIME_WAIT, or ports run out */
     size_t count = 0;
     double before, after, sum = 0;
-    int sock = reconnect ? -1 : connected(address, port);
+    int sock = reconnect ? -1 : connected(address, port, NULL);
     start_at = now() + warm_up;
     end_at = start_at + seconds;
     do {
         before = now();
         if (reconnect)
-            sock = connected(address, port);
+            sock = connected(address, port, NULL);
         exchange(sock);
         after = now();
         if (reconnect) {
@@ -199,8 +204,8 @@ int main(int n, char **words) {
     const char *kind = n > 1 ? words[1] : "";
     if (!strcmp(kind, "receive") && n == 6 && atoi(words[3]) <= STREAMS_MAX)
         do_receive(words[2], atoi(words[3]), atof(words[4]), atof(words[5]));
-    else if (!strcmp(kind, "send") && n == 5 && atoi(words[4]) <= STREAMS_MAX)
-        do_send(words[2], atoi(words[3]), atoi(words[4]));
+    else if (!strcmp(kind, "send") && n == 6 && atoi(words[4]) <= STREAMS_MAX)
+        do_send(words[2], atoi(words[3]), atoi(words[4]), words[5]);
     else if (!strcmp(kind, "answer") && n == 3)
         do_answer(words[2]);
     else if ((!strcmp(kind, "ask") || !strcmp(kind, "connect")) && n == 6)

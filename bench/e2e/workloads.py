@@ -30,8 +30,15 @@ class Workload:
     measure: Callable[[Contender, float], Measurement]  # with the seconds to measure for
 
 
-def _stream(contender: Contender, seconds: float, *, streams: int = 1, family: Literal[4, 6] = 4) -> Measurement:
-    found = tool.stream(contender, contender.address(family), streams, seconds)
+def _stream(
+    contender: Contender,
+    seconds: float,
+    *,
+    streams: int = 1,
+    family: Literal[4, 6] = 4,
+    congestion: str = tool.CUBIC,
+) -> Measurement:
+    found = tool.stream(contender, contender.address(family), streams, seconds, congestion=congestion)
     return Measurement(found["gigabits"], found["gigabits"] * (seconds + tool.WARM_UP), {"least": found["least"]})
 
 
@@ -74,10 +81,12 @@ def _iperf3(contender: Contender, seconds: float) -> Measurement:
     return Measurement(rate, rate * seconds)
 
 
-def _tcp(streams: int, family: Literal[4, 6] = 4) -> Workload:
-    name = f"tcp-{streams}" + ("-v6" if family == 6 else "")
-    title = f"TCP, {streams} stream{'s' * (streams > 1)}{', IPv6' * (family == 6)}"
-    return Workload(name, title, "Gb/s", "higher", partial(_stream, streams=streams, family=family))
+def _tcp(streams: int, family: Literal[4, 6] = 4, congestion: str = tool.CUBIC) -> Workload:
+    other = congestion if congestion != tool.CUBIC else ""
+    name = f"tcp-{streams}" + ("-v6" if family == 6 else "") + (other and f"-{other}")
+    title = f"TCP, {streams} stream{'s' * (streams > 1)}{', IPv6' * (family == 6)}" + (other and f", {other}")
+    how = partial(_stream, streams=streams, family=family, congestion=congestion)
+    return Workload(name, title, "Gb/s", "higher", how)
 
 
 def _udp(name: str, title: str, **how: object) -> Workload:
@@ -91,6 +100,7 @@ WORKLOADS: dict[str, Workload] = {
         _tcp(4),
         _tcp(16),
         _tcp(1, 6),
+        _tcp(1, congestion="bbr"),
         Workload("iperf3", "iperf3, 1 stream", "Gb/s", "higher", _iperf3),
         Workload("rr", "TCP request/response, p50", "us", "lower", _requests),
         Workload("connect-rr", "TCP connect + request, p50", "us", "lower", partial(_requests, reconnect=True)),
