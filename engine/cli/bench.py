@@ -220,7 +220,8 @@ def _print(console: Console, answers: Sequence[Answer]) -> None:
         console.print(table)
     console.print(
         f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}. Medians; behind a ratio the "
-        "middle half of its rounds.\nHigher is better in Gb/s and Mpps, lower in us.",
+        f"middle half of its rounds.\nHigher is better in Gb/s and Mpps, lower in us. TCP under {machine['congestion']}, "
+        "this machine's congestion control.",
         highlight=False,
     )
 

@@ -21,7 +21,15 @@ def describe() -> dict[str, str | int]:
         "system": _field("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
+        "congestion": _line("/proc/sys/net/ipv4/tcp_congestion_control"),
     }
+
+
+def _line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
 
 
 def _field(path: str, name: str, separator: str = ":") -> str:
