@@ -27,6 +27,14 @@ static inline uint32_t tags_equal(const uint16_t *tags, uint16_t tag)
 }
 #endif
 
+/* How many of eight bits are set. */
+static inline uint32_t bits_count8(uint32_t x)
+{
+    x -= x >> 1 & 0x55;
+    x = (x & 0x33) + (x >> 2 & 0x33);
+    return (x + (x >> 4)) & 0x0F;
+}
+
 #define bits_first(x) ((uint32_t)__builtin_ctz(x))
 
 /* Not __builtin_prefetch: gcc takes a function that does nothing else for one without effect, and drops its calls. */

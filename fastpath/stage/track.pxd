@@ -11,7 +11,8 @@
 #   * An ICMP error passes for the flow it quotes, and for no other reason.
 #   * A denied packet leaves no record, so that denials cost no memory.
 #
-# Packets are taken 32 at a time: hashes and tags of all, records of all, then each in its turn.
+# Packets are taken 32 at a time, and what they need is asked for before it is read. Where the last packet with the same
+# flow_hash (parse) found its flow is remembered; only the rest is hashed, by the table's own hash, and searched for.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -23,14 +24,15 @@ from fastpath.reason cimport (
     REASON_FLOW_BAD_RST, REASON_FLOW_INVALID, REASON_FLOW_FULL, REASON_ICMP_BAD_QUOTE, REASON_NONE, REASON_POLICY_DENY,
     VERDICT_PASS,
 )
+from fastpath.simd.tags cimport prefetch
 from fastpath.stage.police cimport police, police_denied, police_verdict
 from fastpath.stage.states cimport FOLLOW_AGAIN, FOLLOW_BAD_RST, FOLLOW_INVALID, FOLLOW_PASS, state_follow, state_open
 from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
-    FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY, FLOW_WAYS,
-    ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket, flow_count,
-    flow_direction, flow_event_put, flow_expired, flow_find, flow_find_near, flow_guess, flow_hash, flow_insert, flow_is,
-    flow_key, flow_lock, flow_prefetch, flow_release, flow_rest, flow_stripe, flow_sweep, flow_table, flow_unlock,
+    FLOW_AT_ONCE, FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY,
+    FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
+    flow_count, flow_direction, flow_event_put, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold, flow_insert,
+    flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
     rule_at, rule_counter,
 )
 from fastpath.table.fragments cimport fragment_first, fragment_key, fragment_later, fragment_table
@@ -49,7 +51,7 @@ from fastpath.wire.transport cimport (
 )
 
 cdef enum:
-    TRACK_AT_ONCE = 32
+    RECENT = 4096              # flows whose slots a worker remembers, by flow_hash; power of two
     FLOW_ANSWERS = 0x80000000  # packet.flow: the packet goes against its opener
     MTU4_MIN = 576             # an ICMP error may not ask for less (RFC 791), an IPv6 one not for less than 1280
     MTU6_MIN = 1280
@@ -63,9 +65,15 @@ cdef enum message_t:           # what an ICMP message is
     MESSAGE_ERROR = 3
     MESSAGE_OTHER = 4          # judged each time
 
+# Where a flow was found last. A hint: the record says whose it is.
+cdef struct recent:
+    uint32_t flow_hash         # of the packet
+    uint32_t place             # slot + 1; 0: none
+
 # What one worker keeps for tracking.
 cdef struct tracker:
     flow_table *flows
+    recent recents[RECENT]
     flow_account account
     policy_memo memo
     fragment_table fragments
@@ -101,7 +109,7 @@ cdef inline bint has_ports(uint32_t protocol) noexcept nogil:
         or protocol == PROTOCOL_UDPLITE
 
 cdef inline void key_addresses4(flow_key *k, uint32_t source, uint32_t destination) noexcept nogil:
-    k.family = 4
+    k.family, k.hash = 4, 0
     k.from_high = source > destination
     k.low[0] = k.high[0] = 0
     k.low[1] = destination if k.from_high else source
@@ -110,7 +118,7 @@ cdef inline void key_addresses4(flow_key *k, uint32_t source, uint32_t destinati
 cdef inline void key_addresses6(flow_key *k, const uint8_t *source, const uint8_t *destination) noexcept nogil:
     cdef uint64_t s0 = load64(source), s1 = load64(source + 8)
     cdef uint64_t d0 = load64(destination), d1 = load64(destination + 8)
-    k.family = 6
+    k.family, k.hash = 6, 0
     k.from_high = s0 > d0 or (s0 == d0 and s1 > d1)
     if k.from_high:
         k.low[0], k.low[1], k.high[0], k.high[1] = d0, d1, s0, s1
@@ -165,6 +173,20 @@ cdef inline uint32_t l4_key(const flow_key *k, const packet *p, bint reversed) n
 cdef inline uint32_t wire_bytes(const packet *p) noexcept nogil:
     """IP bytes of all the wire packets a super-packet stands for."""
     return p.length + (<uint32_t>p.n_segments - 1) * p.payload
+
+# -- where flows were ----------------------------------------------------------------
+cdef inline uint32_t remembered(const tracker *t, const packet *p) noexcept nogil:
+    """The slot that the flow of a packet was found in last, asked for; FLOW_NONE when nothing is remembered."""
+    cdef const recent *r = &t.recents[p.flow_hash & (RECENT - 1)]
+    cdef const flow_bank *b = flow_bank_of(t.flows, p.family)
+    if r.flow_hash != p.flow_hash or r.place == 0:
+        return FLOW_NONE
+    prefetch(b.records + <size_t>(r.place - 1) * b.stride)
+    return r.place - 1
+
+cdef inline void remember(tracker *t, const packet *p, uint32_t slot) noexcept nogil:
+    cdef recent *r = &t.recents[p.flow_hash & (RECENT - 1)]
+    r.flow_hash, r.place = p.flow_hash, slot + 1
 
 # -- fragments ---------------------------------------------------------------------
 cdef inline void fragment_key_of(fragment_key *k, const packet *p) noexcept nogil:
@@ -325,6 +347,7 @@ cdef inline int track_insert(packet *p, const flow_key *k, flow_bank *b, const f
     reason = flow_insert(t.flows, b, k, v.tick, &t.account, &slot)
     if reason == REASON_NONE:
         flow_begin(flow_at(b, slot), &b.rests[slot], fresh, k, verdict, p, t, v)
+        remember(t, p, slot)
         p.flow = slot + 1
     if held != NULL:
         flow_unlock(held)
@@ -359,8 +382,7 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t mess
     cdef uint32_t slot
     cdef int reason = -1
     if t.flows.shared:
-        held = flow_stripe(t.flows, flow_bucket(b, k.hash))
-        flow_lock(held)
+        held = flow_hold(t.flows, b, k, guess)
     slot = flow_find_near(t.flows, b, k, guess)
     if slot != FLOW_NONE:
         if flow_expired(t.flows, flow_at(b, slot), v.tick):
@@ -369,9 +391,15 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t mess
             reason = track_known(p, k, b, slot, t, v)
         if reason < 0:
             flow_release(t.flows, b, slot, &t.account)
+        elif k.hash:           # it was searched for
+            remember(t, p, slot)
     if held != NULL:
         flow_unlock(held)
-    return track_new(p, k, b, message, t, v) if reason < 0 else reason
+    if reason >= 0:
+        return reason
+    if k.hash == 0:
+        flow_hash(t.flows, k)
+    return track_new(p, k, b, message, t, v)
 
 cdef inline void track_packet(packet *p, flow_key *k, uint32_t guess, uint32_t message, tracker *t,
                               const track_view *v) noexcept nogil:
@@ -388,19 +416,21 @@ cdef inline void track_packet(packet *p, flow_key *k, uint32_t guess, uint32_t m
         packet_drop(p, reason)
 
 cdef inline void track_some(packet *packets, uint32_t n, tracker *t, const track_view *v) noexcept nogil:
-    cdef flow_key keys[TRACK_AT_ONCE]
-    cdef uint32_t messages[TRACK_AT_ONCE]
-    cdef uint32_t guesses[TRACK_AT_ONCE]
-    cdef uint32_t i
+    cdef flow_key keys[FLOW_AT_ONCE]
+    cdef uint32_t messages[FLOW_AT_ONCE]
+    cdef uint32_t guesses[FLOW_AT_ONCE]
+    cdef uint8_t unknown[FLOW_AT_ONCE]
+    cdef uint32_t i, n_unknown = 0
     for i in range(n):
         messages[i], guesses[i] = MESSAGE_NONE, FLOW_NONE
         if packets[i].verdict == VERDICT_PASS and not packets[i].flags & PACKET_LATER_FRAGMENT:
             messages[i] = key_of(&keys[i], &packets[i])
-            flow_hash(t.flows, &keys[i])
-            flow_prefetch(t.flows, &keys[i])
-    for i in range(n):
-        if packets[i].verdict == VERDICT_PASS and not packets[i].flags & PACKET_LATER_FRAGMENT:
-            guesses[i] = flow_guess(t.flows, &keys[i])
+            guesses[i] = remembered(t, &packets[i])
+            if guesses[i] == FLOW_NONE and messages[i] != MESSAGE_ERROR:
+                unknown[n_unknown] = <uint8_t>i
+                n_unknown += 1
+    if n_unknown:
+        flow_search(t.flows, keys, unknown, n_unknown, guesses)
     for i in range(n):
         if packets[i].verdict == VERDICT_PASS:
             track_packet(&packets[i], &keys[i], guesses[i], messages[i], t, v)
@@ -412,7 +442,7 @@ cdef inline void track(burst *b, tracker *t, const track_view *v) noexcept nogil
     if not t.flows.shared:
         flow_lock(&t.flows.locks[0].held)
     while at < b.n:
-        n = b.n - at if b.n - at < TRACK_AT_ONCE else <uint32_t>TRACK_AT_ONCE
+        n = b.n - at if b.n - at < FLOW_AT_ONCE else <uint32_t>FLOW_AT_ONCE
         track_some(&b.packets[at], n, t, v)
         at += n
     if not t.flows.shared:

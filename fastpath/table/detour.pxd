@@ -13,11 +13,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastpath.atomic cimport atomic_load_acquire, atomic_load_relaxed, atomic_store_relaxed, atomic_store_release
 from fastpath.buffer cimport packet, PACKET_LATER_FRAGMENT
+from fastpath.simd.siphash cimport siphash_words
 from fastpath.wire.octets cimport load32, load64
 from fastpath.wire.transport cimport PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
-
-cdef extern from "fastpath/table/siphash.h" nogil:
-    uint64_t siphash_words(const uint64_t *key, const uint64_t *words, size_t n) noexcept
 
 cdef enum:
     DETOUR_WAYS = 4            # slots of a bucket: one cache line

@@ -9,6 +9,7 @@
 #   * Both directions of a flow have one key: the lower address comes first.
 #   * An established flow goes by its own timeout or with its pod, never for another flow.
 #   * Memory is what was allocated at the start; nothing grows with traffic.
+#   * A record that is free has no key that a packet could have.
 #
 # Time is in ticks of 2^27 ns (0.13 s), monotonic: 32 bits last 18 years.
 
@@ -20,13 +21,15 @@ from fastpath.atomic cimport (
     atomic_store32_release, atomic_store_release,
 )
 from fastpath.reason cimport REASON_FLOW_FULL, REASON_FLOW_QUOTA, REASON_NONE
-from fastpath.simd.tags cimport bits_first, prefetch, tags_equal
-
-cdef extern from "fastpath/table/siphash.h" nogil:
-    uint64_t siphash_words(const uint64_t *key, const uint64_t *words, size_t n) noexcept
+from fastpath.simd.siphash cimport siphash_many, siphash_words
+from fastpath.simd.tags cimport bits_count8, bits_first, prefetch, tags_equal
 
 cdef enum:
     FLOW_WAYS = 8
+    FLOW_NEAR = 5              # flows that a bucket takes before the other one is looked at
+    FLOW_AT_ONCE = 32          # flows looked up together
+    FLOW_WORDS = 5             # of the longest key, as it is hashed
+    FLOW_HASHED = 40           # this bit is set in every hash; no bucket or tag is made of it
     FLOW_NONE = 0xFFFFFFFF     # no slot
     RULE_NONE = 0xFFFFFFFF     # no rule decided: nobody is judged there
     TICK_SHIFT = 27            # ns to ticks
@@ -82,7 +85,7 @@ cdef struct flow_key:
     uint8_t family
     uint8_t origin
     uint8_t from_high          # the packet's source is the higher address
-    uint64_t hash
+    uint64_t hash              # 0: not computed, as who remembers the slot needs none
 
 # What every packet of a flow touches, 52 bytes. Index 0 is the original direction.
 cdef struct flow:
@@ -193,21 +196,40 @@ cdef struct flow_account:
     uint64_t opened, expired, evicted, ended
 
 # -- keys -----------------------------------------------------------------------
-cdef inline void flow_hash(const flow_table *t, flow_key *k) noexcept nogil:
-    cdef uint64_t words[5]
+cdef inline uint32_t flow_words(const flow_key *k, uint64_t *words, uint32_t stride) noexcept nogil:
+    """Write what is hashed of a key, a word every `stride`; how many words."""
     cdef uint64_t tail = (<uint64_t>k.low_port << 48 | <uint64_t>k.high_port << 32
                           | <uint64_t>k.origin << 8 | k.protocol)
     if k.family == 4:
         words[0] = k.low[1] << 32 | k.high[1]
-        words[1] = tail
-        k.hash = siphash_words(t.key, words, 2)
-    else:
-        words[0] = k.low[0]
-        words[1] = k.low[1]
-        words[2] = k.high[0]
-        words[3] = k.high[1]
-        words[4] = tail
-        k.hash = siphash_words(t.key, words, 5)
+        words[stride] = tail
+        return 2
+    words[0] = k.low[0]
+    words[stride] = k.low[1]
+    words[2 * stride] = k.high[0]
+    words[3 * stride] = k.high[1]
+    words[4 * stride] = tail
+    return FLOW_WORDS
+
+cdef inline void flow_hash(const flow_table *t, flow_key *k) noexcept nogil:
+    cdef uint64_t words[FLOW_WORDS]
+    cdef uint32_t n = flow_words(k, words, 1)
+    k.hash = siphash_words(t.key, words, n) | <uint64_t>1 << FLOW_HASHED
+
+cdef inline void flow_hash_many(const flow_table *t, flow_key *keys, const uint8_t *which, uint32_t n) noexcept nogil:
+    """Hash up to FLOW_AT_ONCE keys that `which` lists, as many together as are of one family."""
+    cdef uint64_t words[FLOW_WORDS * FLOW_AT_ONCE]
+    cdef uint64_t hashes[FLOW_AT_ONCE]
+    cdef uint32_t at = 0, i, m, size
+    while at < n:
+        m = size = 0
+        while at + m < n and keys[which[at + m]].family == keys[which[at]].family:
+            size = flow_words(&keys[which[at + m]], &words[m], FLOW_AT_ONCE)
+            m += 1
+        siphash_many()(t.key, words, FLOW_AT_ONCE, size, hashes, m)
+        for i in range(m):
+            keys[which[at + i]].hash = hashes[i] | <uint64_t>1 << FLOW_HASHED
+        at += m
 
 cdef inline flow_bank *flow_bank_of(flow_table *t, uint32_t family) noexcept nogil:
     return &t.banks[0] if family == 4 else &t.banks[1]
@@ -331,12 +353,37 @@ cdef inline uint32_t flow_find(const flow_table *t, const flow_bank *b, const fl
         bucket = flow_other(t, b, bucket, tag)
     return FLOW_NONE
 
-cdef inline uint32_t flow_find_near(const flow_table *t, const flow_bank *b, const flow_key *k,
-                                    uint32_t guess) noexcept nogil:
-    """As flow_find, looking first where flow_guess saw it. With the lock held."""
-    if guess != FLOW_NONE and b.tags[guess] == flow_tag(k.hash) and flow_is(b, guess, k):
+cdef inline void flow_search(const flow_table *t, flow_key *keys, const uint8_t *which, uint32_t n,
+                             uint32_t *guesses) noexcept nogil:
+    """Where up to FLOW_AT_ONCE flows probably stand: hashes of all, tags of all, records of all."""
+    cdef uint32_t i
+    flow_hash_many(t, keys, which, n)
+    for i in range(n):
+        flow_prefetch(t, &keys[which[i]])
+    for i in range(n):
+        guesses[which[i]] = flow_guess(t, &keys[which[i]])
+
+cdef inline uint32_t flow_find_near(const flow_table *t, const flow_bank *b, flow_key *k, uint32_t guess) noexcept nogil:
+    """As flow_find, looking first where the flow was seen. With the lock held; a key that is not hashed is if it must."""
+    if guess != FLOW_NONE and flow_is(b, guess, k):
         return guess
+    if k.hash == 0:
+        flow_hash(t, k)
     return flow_find(t, b, k)
+
+cdef inline uint32_t *flow_hold(flow_table *t, const flow_bank *b, flow_key *k, uint32_t guess) noexcept nogil:
+    """Lock the stripe a flow is in, or would be; of a key that is not hashed, the one it was seen in."""
+    cdef uint32_t *held
+    if k.hash == 0:
+        held = flow_stripe(t, guess // FLOW_WAYS)
+        flow_lock(held)
+        if flow_is(b, guess, k):
+            return held
+        flow_unlock(held)
+        flow_hash(t, k)
+    held = flow_stripe(t, flow_bucket(b, k.hash))
+    flow_lock(held)
+    return held
 
 # -- life -----------------------------------------------------------------------------
 cdef inline bint flow_expired(const flow_table *t, const flow *f, uint32_t tick) noexcept nogil:
@@ -431,6 +478,7 @@ cdef inline void flow_release(flow_table *t, flow_bank *b, uint32_t slot, flow_a
     atomic_add32_relaxed(&t.sources[places[1]], <uint32_t>-1)
     atomic_add32_relaxed(&b.live, <uint32_t>-1)
     b.tags[slot] = 0
+    memset(b.records + <size_t>slot * b.stride, 0, b.stride)
 
 cdef inline uint32_t flow_victim(flow_table *t, const flow_bank *b, uint32_t bucket, uint32_t other, uint32_t tick,
                                  bint *expired) noexcept nogil:
@@ -453,24 +501,33 @@ cdef inline uint32_t flow_victim(flow_table *t, const flow_bank *b, uint32_t buc
                 longest, best = silent, slot
     return best
 
+cdef inline uint32_t flow_room(const flow_table *t, const flow_bank *b, uint32_t bucket, uint16_t tag) noexcept nogil:
+    """A free slot for a new flow: in its first bucket, where it is found sooner, until the other one has more room."""
+    cdef uint32_t here = tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, 0)
+    cdef uint32_t other, there
+    if bits_count8(here) > FLOW_WAYS - FLOW_NEAR:
+        return bucket * FLOW_WAYS + bits_first(here)
+    other = flow_other(t, b, bucket, tag)
+    there = tags_equal(b.tags + <size_t>other * FLOW_WAYS, 0)
+    if bits_count8(there) > bits_count8(here):
+        return other * FLOW_WAYS + bits_first(there)
+    return bucket * FLOW_WAYS + bits_first(here) if here else FLOW_NONE
+
 cdef inline int flow_insert(flow_table *t, flow_bank *b, const flow_key *k, uint32_t tick, flow_account *a,
                             uint32_t *found) noexcept nogil:
     """A slot for a flow that is not there, its key written and the rest zero; or the reason why not. With the lock held."""
     cdef uint16_t tag = flow_tag(k.hash)
     cdef uint32_t bucket = flow_bucket(b, k.hash)
-    cdef uint32_t other = flow_other(t, b, bucket, tag)
-    cdef uint32_t here = tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, 0)
-    cdef uint32_t there = tags_equal(b.tags + <size_t>other * FLOW_WAYS, 0)
     cdef uint32_t places[2]
-    cdef uint32_t slot
+    cdef uint32_t slot, other
     cdef bint expired
     flow_sources(t, k, places)
     if atomic_load32_relaxed(&t.sources[places[0]]) >= t.quota \
             and atomic_load32_relaxed(&t.sources[places[1]]) >= t.quota:
         return REASON_FLOW_QUOTA
-    if here | there:           # the lower of two rows of free ways has more of them: bits are taken from below
-        slot = bucket * FLOW_WAYS + bits_first(here) if here >= there else other * FLOW_WAYS + bits_first(there)
-    else:
+    slot = flow_room(t, b, bucket, tag)
+    if slot == FLOW_NONE:
+        other = flow_other(t, b, bucket, tag)
         slot = flow_victim(t, b, bucket, other, tick, &expired)
         if slot == FLOW_NONE:
             return REASON_FLOW_FULL

@@ -12,7 +12,7 @@ from libc.string cimport memset
 from fastpath.reason cimport (
     REASON_FRAGMENT_FULL, REASON_FRAGMENT_OVERLAP, REASON_FRAGMENT_UNKNOWN, REASON_NONE,
 )
-from fastpath.table.flow cimport siphash_words
+from fastpath.simd.siphash cimport siphash_words
 
 cdef enum:
     FRAGMENT_SETS = 256        # of four datagrams each

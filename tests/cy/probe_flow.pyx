@@ -3,22 +3,31 @@
 Owns: the loops. Flow n has addresses and ports that n alone decides.
 """
 
+import numpy as np
+
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.reason cimport REASON_FLOW_FULL, REASON_FLOW_QUOTA, REASON_NONE
+from fastpath.simd.siphash cimport siphash_many
 from fastpath.stage.police cimport police, police_verdict
 from fastpath.system cimport monotonic_ns
 from fastpath.table.flow cimport (
-    FLOW_ASSURED, FLOW_ESTABLISHED, FLOW_NONE, FLOW_REPLIED, FLOW_SYN_SENT, FlowTable, ORIGIN_EITHER,
+    FLOW_ASSURED, FLOW_AT_ONCE, FLOW_ESTABLISHED, FLOW_NONE, FLOW_REPLIED, FLOW_SYN_SENT, FLOW_WORDS, FlowTable, ORIGIN_EITHER,
     TICK_SHIFT, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket, flow_count, flow_find, flow_hash,
-    flow_insert, flow_key, flow_lock, flow_find_near, flow_guess, flow_prefetch, flow_release, flow_stripe, flow_table, flow_unlock,
+    flow_find_near, flow_insert, flow_key, flow_lock, flow_release, flow_search, flow_stripe, flow_table, flow_unlock,
 )
 from fastpath.table.policy cimport MEMO_SETS, PolicyImage, memo_entry, policy_memo, policy_view
 
 cdef enum:
-    AT_ONCE = 32
+    AT_ONCE = FLOW_AT_ONCE
+
+
+# What an IPv4 packet says of its flow, as it would be read from its bytes; the upper halves of IPv6 are always the same here.
+cdef struct tuple_:
+    uint32_t low, high
+    uint16_t low_port, high_port
 
 
 cdef inline uint64_t scramble(uint64_t x) noexcept nogil:
@@ -36,6 +45,21 @@ cdef inline void key_put(flow_key *k, uint64_t n, uint32_t family) noexcept nogi
     if family == 6:
         k.low[0], k.high[0] = <uint64_t>0xfd00 << 48, <uint64_t>0xfd01 << 48
     k.low_port, k.high_port = <uint16_t>(a >> 32 | 1), <uint16_t>(b >> 32 | 1)
+
+
+def hashes(key, const uint64_t[:, ::1] inputs):
+    """What the kernel in use makes of up to FLOW_AT_ONCE inputs, one a row."""
+    cdef uint64_t[2] words
+    cdef uint64_t laid[FLOW_WORDS * FLOW_AT_ONCE]
+    cdef uint64_t found[FLOW_AT_ONCE]
+    cdef Py_ssize_t i, w
+    words[0], words[1] = key
+    memset(laid, 0, sizeof(laid))
+    for i in range(inputs.shape[0]):
+        for w in range(inputs.shape[1]):
+            laid[w * FLOW_AT_ONCE + i] = inputs[i, w]
+    siphash_many()(words, laid, FLOW_AT_ONCE, inputs.shape[1], found, inputs.shape[0])
+    return np.array(<uint64_t[:inputs.shape[0]]>found)
 
 
 cdef class FlowProbe:
@@ -91,6 +115,32 @@ cdef class FlowProbe:
         flow_unlock(held)
         return reason
 
+    def crowd(self, uint64_t first, uint64_t n, uint32_t bucket_bits):
+        """Those of flows first .. first + n - 1 whose both buckets are the same two of 2^bucket_bits, under this table's key."""
+        cdef flow_key k
+        cdef uint64_t i, mask = (<uint64_t>1 << bucket_bits) - 1
+        found = []
+        for i in range(first, first + n):
+            key_put(&k, i, 4)
+            flow_hash(self.table.table, &k)
+            if k.hash & mask == 0 and k.hash >> 48 & mask == 0:
+                found.append(i)
+        return found
+
+    def finds_released(self, uint64_t number):
+        """Release a flow and look where it stood."""
+        cdef flow_table *t = self.table.table
+        cdef flow_bank *b = flow_bank_of(t, 4)
+        cdef flow_key k
+        cdef uint32_t slot
+        key_put(&k, number, 4)
+        flow_hash(t, &k)
+        slot = flow_find(t, b, &k)
+        if slot == FLOW_NONE:
+            raise KeyError(number)
+        flow_release(t, b, slot, &self.account)
+        return flow_find_near(t, b, &k, slot) != FLOW_NONE
+
     def present(self, uint64_t first, uint64_t n, uint32_t family=4):
         """How many of flows first .. first + n - 1 are there."""
         cdef flow_table *t = self.table.table
@@ -104,40 +154,57 @@ cdef class FlowProbe:
         return found
 
     def lookups(self, uint64_t n, uint64_t flows, uint32_t family=4, bint staged=True):
-        """Look `n` flows up, in an order like none, and count a packet in each; ns a lookup. Keys are made beforehand."""
-        cdef flow_table *t = self.table.table
-        cdef flow_bank *b = flow_bank_of(t, family)
-        cdef flow_key *keys = <flow_key *>calloc(n, sizeof(flow_key))
+        """Look `n` flows up, in an order like none, and count a packet in each; ns a lookup. What packets say is made beforehand."""
+        cdef flow_key *keys = <flow_key *>calloc(AT_ONCE, sizeof(flow_key))
+        cdef tuple_ *packets = <tuple_ *>calloc(n, sizeof(tuple_))
         cdef uint64_t i, began, found = 0, tick = monotonic_ns() >> TICK_SHIFT
-        cdef uint32_t j, m
-        cdef uint32_t guesses[AT_ONCE]
-        if keys == NULL:
+        cdef uint32_t m
+        if keys == NULL or packets == NULL:
             raise MemoryError
         for i in range(n):
-            key_put(&keys[i], scramble(i + 77) % flows, family)
+            key_put(keys, scramble(i + 77) % flows, family)
+            packets[i].low, packets[i].high = <uint32_t>keys.low[1], <uint32_t>keys.high[1]
+            packets[i].low_port, packets[i].high_port = keys.low_port, keys.high_port
         with nogil:
             began = monotonic_ns()
             i = 0
             while i < n:
                 m = <uint32_t>(AT_ONCE if n - i >= AT_ONCE else n - i)
-                for j in range(m):
-                    flow_hash(t, &keys[i + j])
-                    if staged:
-                        flow_prefetch(t, &keys[i + j])
-                if staged:
-                    for j in range(m):
-                        guesses[j] = flow_guess(t, &keys[i + j])
-                for j in range(m):
-                    found += self.touch(t, b, &keys[i + j], <uint32_t>tick, guesses[j] if staged else <uint32_t>FLOW_NONE)
+                found += self.look(keys, packets + i, m, family, <uint32_t>tick, staged)
                 i += m
             began = monotonic_ns() - began
         free(keys)
+        free(packets)
         if found != n:
             raise RuntimeError(f"{n - found} of {n} flows were not there")
         return <double>began / n
 
-    cdef bint touch(self, flow_table *t, flow_bank *b, const flow_key *k, uint32_t tick,
-                    uint32_t guess) noexcept nogil:
+    cdef uint32_t look(self, flow_key *keys, const tuple_ *packets, uint32_t n, uint32_t family, uint32_t tick,
+                       bint staged) noexcept nogil:
+        """As a worker does with a burst: keys, then all of them searched for, then each in its turn."""
+        cdef flow_table *t = self.table.table
+        cdef flow_bank *b = flow_bank_of(t, family)
+        cdef uint32_t guesses[AT_ONCE]
+        cdef uint8_t which[AT_ONCE]
+        cdef uint32_t j, found = 0
+        for j in range(n):
+            keys[j].low[1], keys[j].high[1] = packets[j].low, packets[j].high
+            keys[j].low_port, keys[j].high_port = packets[j].low_port, packets[j].high_port
+            keys[j].low[0] = <uint64_t>0xfd00 << 48 if family == 6 else 0
+            keys[j].high[0] = <uint64_t>0xfd01 << 48 if family == 6 else 0
+            keys[j].family, keys[j].protocol, keys[j].origin = <uint8_t>family, 6, ORIGIN_EITHER
+            keys[j].hash = 0
+            which[j] = <uint8_t>j
+            if not staged:
+                flow_hash(t, &keys[j])
+                found += self.touch(t, b, &keys[j], tick, FLOW_NONE)
+        if staged:
+            flow_search(t, keys, which, n, guesses)
+            for j in range(n):
+                found += self.touch(t, b, &keys[j], tick, guesses[j])
+        return found
+
+    cdef bint touch(self, flow_table *t, flow_bank *b, flow_key *k, uint32_t tick, uint32_t guess) noexcept nogil:
         cdef uint32_t *held = NULL
         cdef uint32_t slot
         cdef flow *f

@@ -58,6 +58,27 @@ def test_three_quarters_fit_whatever_the_key() -> None:
     assert full == other == 0
 
 
+def test_nobody_without_the_key_can_aim_at_a_bucket() -> None:
+    """Flows chosen to meet in two buckets under a known key spread like any others under a random one."""
+    settings = FlowSettings(capacity=1024, quota=1 << 24)
+    known = FlowProbe(FlowTable(settings, hash_key=bytes(16)))
+    chosen = known.crowd(0, 1_000_000, 7)
+    assert 40 < len(chosen) < 100
+    assert sum(known.fill(number, 1)[0] for number in chosen) == len(chosen) - 16, "two buckets are full"
+    for _ in range(5):
+        other = FlowProbe(FlowTable(settings))
+        assert sum(other.fill(number, 1)[0] for number in chosen) == 0
+        assert all(other.present(number, 1) for number in chosen)
+
+
+def test_a_slot_that_was_given_up_is_nobodys() -> None:
+    """Workers remember slots: what stood in one must not be taken for what is asked."""
+    p = probe(64)
+    p.fill(0, 32)
+    assert not any(p.finds_released(number) for number in range(32))
+    assert len(p.table) == 0
+
+
 def test_threads_share_a_table() -> None:
     """Four workers open, touch and release the same flows, while flows are listed and forgotten."""
     table = FlowTable(FlowSettings(capacity=512, quota=1 << 24), workers=4)
