@@ -7,8 +7,8 @@ Invariant: `update(snapshot)` and `Compiler().compile(snapshot)` give programs
 that decide alike, whatever path was taken.
 
 What is reused: the rows of a policy as long as policy, port names and Services
-it asked for stay the same. When nothing but the labels of few endpoints changed, only their sets,
-classes and groups are computed anew (`relabel`).
+it asked for stay the same. When nothing but few endpoints changed, only their sets, classes and groups
+are computed anew: labels by `relabel`, those that came and went by `arrival`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.desired.policy.arrival import arrive, leave
 from engine.desired.policy.assembly import Assembly, build
 from engine.desired.policy.blocks import Layout, lay_out
 from engine.desired.policy.lower import Facts, Rows, facts_of, lower_policy
@@ -29,7 +30,7 @@ from engine.desired.policy.relabel import relabel
 from engine.desired.policy.sets import SetTable
 
 SPARE = 4096  # sets and classes that may stand unused
-MAX_RELABELLED = 64  # endpoints changed at once; beyond, a compilation is cheaper
+MAX_CHANGED = 64  # endpoints changed at once; beyond, a compilation is cheaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +86,39 @@ class Compiler:
     def update(self, snapshot: Snapshot) -> Program:
         """Like `compile`, by the shortest way from what was compiled last."""
         before = self.assembly
-        changed = None if before is None else _relabelled(before.population.snapshot, snapshot)
-        if before is None or changed is None:
+        change = None if before is None else _difference(before.population.snapshot, snapshot)
+        if change is None or not self._move(change):
             return self.compile(snapshot)
-        for endpoint in changed:
+        for endpoint in change.relabelled:
             self.relabel(endpoint)
         return self._current().program
+
+    def _move(self, change: _Difference) -> bool:
+        """Let endpoints go and come. False, with some of it done, when the whole must be compiled."""
+        assembly = self._current()
+        for key in change.gone:
+            self.generation += 1
+            if not leave(assembly, key, self.generation):
+                return False
+        for endpoint in change.new:
+            self.generation += 1
+            if not arrive(assembly, endpoint, self.generation):
+                return False
+        return not (change.gone or change.new) or not self._is_worn(assembly)
+
+    def _is_worn(self, assembly: Assembly) -> bool:
+        """Whether most classes, or most numbers of endpoints, stand empty."""
+        population = assembly.population
+        return len(assembly.program.class_family) > SPARE + 2 * assembly.classes or len(
+            population.endpoints
+        ) > SPARE + 2 * len(population.number)
 
     def relabel(self, endpoint: Endpoint) -> Program:
         """One endpoint's labels changed and nothing else did."""
         self.generation += 1
         self.assembly = relabel(self._current(), endpoint, self.generation)
-        if len(self.assembly.program.class_family) > SPARE + 2 * self.assembly.classes:
-            return self.compile(self.assembly.population.snapshot)  # most classes stand empty
+        if self._is_worn(self.assembly):
+            return self.compile(self.assembly.population.snapshot)
         return self.assembly.program
 
     def _current(self) -> Assembly:
@@ -126,18 +147,27 @@ class Compiler:
         return _Lowered(policy, lower_policy(policy, key[1], self._sets, facts), facts.asked)
 
 
-def _relabelled(before: Snapshot, after: Snapshot) -> list[Endpoint] | None:
-    """The endpoints that differ by their labels, None when anything else differs too."""
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """What happened to endpoints, where nothing else did."""
+
+    gone: list[str]
+    new: list[Endpoint]
+    relabelled: list[Endpoint]
+
+
+def _difference(before: Snapshot, after: Snapshot) -> _Difference | None:
+    """None when more than a few endpoints differ, or anything else does."""
     if any(
         getattr(before, name) is not getattr(after, name) and getattr(before, name) != getattr(after, name)
         for name in Snapshot.__slots__
         if name != "endpoints"
     ):
         return None
-    if before.endpoints.keys() != after.endpoints.keys():
-        return None
-    changed = [e for key, e in after.endpoints.items() if e is not before.endpoints[key] and e != before.endpoints[key]]
-    if len(changed) > MAX_RELABELLED:
-        return None
-    same = all(replace(before.endpoints[e.key], labels=e.labels) == e for e in changed)
-    return changed if same else None
+    old, new = before.endpoints, after.endpoints
+    changed = [e for key, e in new.items() if key in old and e is not old[key] and e != old[key]]
+    relabelled = [e for e in changed if replace(old[e.key], labels=e.labels) == e]
+    others = [e for e in changed if replace(old[e.key], labels=e.labels) != e]
+    gone = [*(key for key in old if key not in new), *(e.key for e in others)]
+    come = [*(e for key, e in new.items() if key not in old), *others]
+    return _Difference(gone, come, relabelled) if len(gone) + len(come) + len(relabelled) <= MAX_CHANGED else None

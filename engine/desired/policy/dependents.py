@@ -1,9 +1,9 @@
-"""What may change when one label of an endpoint does.
+"""What may change when one label of an endpoint does, or an endpoint comes.
 
 Owns: the way from label and value to sets, policies and derived sets.
 Never: decides whether they do change.
 Invariant: complete: a set or policy not listed under a changed label keeps
-its answer. Made with each compilation, so that the first change after it is as
+its answer; one under no label of an endpoint, and not among the unlabelled, does not have it. Made with each compilation, so that the first change after it is as
 quick as the next.
 """
 
@@ -28,6 +28,8 @@ class Dependents:
     policies: Mapping[Leaf, Sequence[int]]
     subjects: Sequence[Selector]  # of each policy, over derived labels or a pod's own
     part: Indexes  # base sets, beside
+    unlabelled_sets: frozenset[int]  # what an endpoint may be in, or be judged by, whatever its labels
+    unlabelled_policies: frozenset[int]
     derived: Indexes  # the derived sets in use that they are a part of
 
     @classmethod
@@ -45,9 +47,13 @@ class Dependents:
                 both = (*definition.inside, *definition.outside)
                 parts += both
                 owners += [number] * len(both)
+        in_use = frozenset(bases)
         return cls(
-            sets.by_label, frozenset(bases), by_policy, subjects, np.array(parts, np.int64), np.array(owners, np.int64)
-        )
+            sets.by_label, in_use, by_policy, subjects, np.array(parts, np.int64),
+            in_use.intersection(sets.unlabelled),
+            frozenset(number for number, subject in enumerate(subjects) if subject.matches({})),
+            np.array(owners, np.int64),
+        )  # fmt: skip
 
     def sets_of(self, touched: Iterable[Leaf]) -> set[int]:
         return {number for leaf in touched for number in self.by_label.get(leaf, ()) if number in self.bases}

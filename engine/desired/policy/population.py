@@ -47,12 +47,36 @@ class Population:
 
     def with_endpoint(self, endpoint: Endpoint, snapshot: Snapshot) -> Population:
         """The same population with one endpoint replaced; indexes are built anew when asked for."""
-        other = object.__new__(Population)
-        other.snapshot, other.number, other._namespace_bits = snapshot, self.number, {}
+        other = self.with_snapshot(snapshot)
         other.endpoints = self.endpoints.copy()
         if endpoint.key in self.number:
             other.endpoints[self.number[endpoint.key]] = endpoint
         return other
+
+    def with_snapshot(self, snapshot: Snapshot) -> Population:
+        """The same endpoints in another snapshot: what differs has no number."""
+        other = object.__new__(Population)
+        other.snapshot, other.endpoints, other.number, other._namespace_bits = snapshot, self.endpoints, self.number, {}
+        return other
+
+    def with_arrival(self, endpoint: Endpoint, snapshot: Snapshot) -> Population:
+        """One endpoint more, with the next number."""
+        other = self.with_snapshot(snapshot)
+        other.endpoints = [*self.endpoints, endpoint]
+        other.number = {**self.number, endpoint.key: len(self.endpoints)}
+        return other
+
+    def with_departure(self, key: str, snapshot: Snapshot) -> Population:
+        """One less. Its number stays in `endpoints`, and stands for nobody."""
+        other = self.with_snapshot(snapshot)
+        other.number = {k: number for k, number in self.number.items() if k != key}
+        return other
+
+    @cached_property
+    def shares_addresses(self) -> bool:
+        """Whether two endpoints claim one address."""
+        claimed = [address for endpoint in self.endpoints for address in endpoint.addresses]
+        return len(set(claimed)) < len(claimed)
 
     @cached_property
     def _own(self) -> LabelIndex:

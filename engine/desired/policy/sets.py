@@ -117,6 +117,7 @@ class SetTable:
 
     definitions: list[Base | Derived] = field(default_factory=lambda: [Base(()), Base(())])
     by_label: dict[Leaf, list[int]] = field(default_factory=dict)  # what a label may take an endpoint into
+    unlabelled: list[int] = field(default_factory=list)  # what an endpoint without labels may be in
     _numbers: dict[Base | Derived, int] = field(default_factory=lambda: {Base(()): NOTHING})
     _bases: dict[Parts, int] = field(default_factory=dict)
 
@@ -125,6 +126,9 @@ class SetTable:
         if found is None:
             found = self._bases[parts] = self.number(Base(parts))
         return found
+
+    def known(self, definition: Base | Derived) -> int | None:
+        return self._numbers.get(definition)
 
     def number(self, definition: Base | Derived) -> int:
         found = self._numbers.get(definition)
@@ -144,6 +148,10 @@ class SetTable:
             elif selector is not None:
                 for leaf in set(leaves(selector)):
                     self.by_label.setdefault(leaf, []).append(number)
+                if selector.matches({}):
+                    self.unlabelled.append(number)
+            elif isinstance(part, Named):
+                self.unlabelled.append(number)
 
     def reference(self, literals: Iterable[Literal]) -> int:
         """The intersection of all literals as one reference; of none: any address."""

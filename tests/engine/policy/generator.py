@@ -332,3 +332,13 @@ class Generator:
         key = self.random.choice(sorted(snapshot.endpoints))
         endpoint = replace(snapshot.endpoints[key], labels=self.labels())
         return replace(snapshot, endpoints={**snapshot.endpoints, key: endpoint})
+
+    def moved(self, snapshot: Snapshot) -> Snapshot:
+        """One pod is another one now, or gone, or back."""
+        number = self.random.randrange(len(self.names))
+        endpoints = {key: e for key, e in snapshot.endpoints.items() if e.name != self.names[number]}
+        if self.chance(0.7):
+            alike = self.random.choice(sorted(snapshot.endpoints))
+            pod = replace(self.pod(number), ports=snapshot.endpoints[alike].ports)
+            endpoints[pod.key] = pod
+        return replace(snapshot, endpoints=endpoints)

@@ -190,6 +190,45 @@ def test_a_label_change_does_not_compile(monkeypatch):
     )
 
 
+def test_a_pod_comes_and_goes_without_a_compilation(monkeypatch):
+    compiler = Compiler()
+    before = snapshot(policy(subject=equals("app", "a0"), peers=(PodPeer(equals("app", "a1")),)))
+    first = compiler.compile(before)
+    monkeypatch.setattr(compiler_module, "build", None)
+    pod = Endpoint("new", "x", {"app": "a0"}, (ip_address("10.0.9.1"),))
+    after = compiler.update(replace(before, endpoints={**before.endpoints, pod.key: pod}))
+    assert after.rows is first.rows
+    to_new = [Connection(ip_address(f"10.0.0.{n}"), pod.addresses[0], 6, 80) for n in (2, 3)]
+    assert [after.judge(c).allowed for c in to_new] == [True, False]
+    assert first.judge(to_new[1]).ingress.why == "outside", "the old one stands"
+    gone = compiler.update(before)
+    assert gone.judge(to_new[1]).ingress.why == "outside"
+    assert after.judge(to_new[1]).ingress.why == "end-of-tier"
+
+
+def test_pods_that_come_and_go_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr(compiler_module, "SPARE", 20)
+    compiler = Compiler()
+    before = snapshot(policy(subject=equals("app", "a0"), peers=(PodPeer(equals("app", "a1")),)))
+    compiler.compile(before)
+    for turn in range(200):
+        pod = Endpoint(f"new{turn}", "x", {"app": f"a{turn % 3}"}, (ip_address("10.0.9.1") + turn,))
+        compiler.update(replace(before, endpoints={**before.endpoints, pod.key: pod}))
+        assert len(compiler.assembly.population.endpoints) < 60
+
+
+def test_a_claimed_address_goes_to_the_first_by_name():
+    """Also to one that came later."""
+    compiler = Compiler()
+    before = snapshot(policy(subject=equals("app", "only"), peers=()))
+    compiler.compile(before)
+    pod = Endpoint("a", "x", {"app": "only"}, before.endpoints["x/p0"].addresses)
+    program = compiler.update(replace(before, endpoints={**before.endpoints, pod.key: pod}))
+    probe = Connection(ip_address("10.0.0.2"), pod.addresses[0], 6, 80)
+    assert not program.judge(probe).allowed
+    assert compiler.update(before).judge(probe).allowed
+
+
 def test_an_irrelevant_label_changes_nothing_but_the_generation():
     compiler = Compiler()
     before = snapshot(policy(peers=(PodPeer(equals("app", "a1")),)))

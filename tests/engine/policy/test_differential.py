@@ -1,7 +1,7 @@
 """Random clusters: the compiled program against the slow evaluator, decision by decision.
 
-Each snapshot is judged, then relabelled and judged again by the updated
-program, so that the incremental path is compared as much as the whole one.
+Each snapshot is judged; then a pod gets other labels, goes or comes, and it is judged again
+by the updated program, so that the incremental path is compared as much as the whole one.
 The slow test makes 120,000 verdicts.
 """
 
@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from engine.desired.policy import compiler as compiler_module
 from engine.desired.policy import golden
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.matrix import reachability
@@ -19,7 +20,7 @@ from engine.desired.policy.model import Connection
 from engine.desired.policy.reader import Reading
 from tests.engine.policy.generator import STRANGERS, Generator
 
-STEPS, CONNECTIONS = 4, 25
+STEPS, CONNECTIONS = 5, 20
 
 
 def compare(seeds):
@@ -36,7 +37,7 @@ def compare(seeds):
                 expected, found = golden.judge(snapshot, connection), program.judge(connection)
                 assert found == expected, f"seed {seed}, step {step}: {connection}"
                 seen.update((d.why, d.allowed) for d in (expected.egress, expected.ingress))
-            snapshot = generator.relabelled(snapshot)
+            snapshot = generator.moved(snapshot) if step % 2 else generator.relabelled(snapshot)
             program = compiler.update(snapshot)
     return seen
 
@@ -60,6 +61,25 @@ def test_twenty_thousand_random_verdicts(part):
     seen = compare(range(1000 + 100 * part, 1100 + 100 * part))
     assert seen.total() == 20_000
     assert_varied(seen)
+
+
+def test_pods_come_and_go_like_in_a_compilation(monkeypatch):
+    """Twelve moves each, judged by the slow evaluator; few of them may compile: those that change what rows are made of."""
+    built = []
+    real = compiler_module.build
+    monkeypatch.setattr(compiler_module, "build", lambda *args: built.append(1) or real(*args))
+    for seed in range(3000, 3030):
+        generator = Generator(seed)
+        snapshot = generator.snapshot()
+        compiler = Compiler()
+        compiler.compile(snapshot)
+        for move in range(12):
+            snapshot = generator.moved(snapshot)
+            program = compiler.update(snapshot)
+            for _ in range(8):
+                connection = generator.connection(snapshot)
+                assert program.judge(connection) == golden.judge(snapshot, connection), f"seed {seed}, move {move}: {connection}"
+    assert 30 < len(built) < 30 + 30 * 12 * 2 / 3
 
 
 def test_random_matrices():
