@@ -1,10 +1,9 @@
-"""Traffic that notices what it loses: a TCP connection of numbered blocks, and a thousand numbered datagrams a second."""
+"""A TCP connection of numbered blocks that notices what it loses, and what must survive of a pod."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 
 from engine.lab import wait_until
 
@@ -69,61 +68,6 @@ class Conversation:
         for thread in self._threads:
             thread.join(5)
         assert self.wrong == 0
-
-
-class Stream:
-    """Numbered datagrams, about a thousand a second, while the block runs; `lost` and `longest_gap` (s) after it."""
-
-    def __init__(self, source, target, address, *, pause=0.001):
-        self._sink = target.socket(family_of(address), socket.SOCK_DGRAM)
-        self._sink.bind((address, 0))
-        self._sink.settimeout(0.5)
-        self._source = source.socket(family_of(address), socket.SOCK_DGRAM)
-        self._source.connect(self._sink.getsockname())
-        self._pause = pause
-        self._stop = threading.Event()
-        self._all_sent = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
-        self._seen = set()
-        self.sent = self.lost = 0
-        self.longest_gap = 0.0
-        self.last = 0.0  # when the last one arrived
-
-    def _send(self):
-        while not self._stop.wait(self._pause):
-            try:
-                self._source.send(self.sent.to_bytes(4, "big"))
-            except OSError:  # the path says no: that one is lost
-                pass
-            self.sent += 1
-
-    def _receive(self):
-        """Until a while after the last one was sent, or all are here."""
-        last = time.monotonic()
-        while not self._all_sent.is_set() or len(self._seen) < self.sent:
-            try:
-                self._seen.add(self._sink.recv(100))
-            except TimeoutError:
-                if self._all_sent.is_set():
-                    return
-                continue
-            now = time.monotonic()
-            self.longest_gap, last = max(self.longest_gap, now - last), now
-            self.last = now
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._threads[0].join()
-        self._all_sent.set()
-        self._threads[1].join()
-        self.lost = self.sent - len(self._seen)
-        self._sink.close()
-        self._source.close()
 
 
 def family_of(address):

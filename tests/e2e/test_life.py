@@ -11,9 +11,9 @@ import pytest
 
 from engine.lab import wait_until
 from engine.lab.cluster import Cluster, Plan
-from engine.lab.traffic import Responder, ping, tcp_echo, udp_echo
+from engine.lab.traffic import Beat, Responder, ping, tcp_echo, udp_echo
 from tests.e2e.conftest import assert_balanced, running_cluster, told_apart
-from tests.e2e.streams import Conversation, Stream, identity
+from tests.e2e.streams import Conversation, identity
 
 SLOW = pytest.mark.slow
 
@@ -90,7 +90,7 @@ def test_no_packet_is_lost_by_a_reload():
     with running_cluster(nodes=2, pods=1) as cluster:
         node = cluster.nodes[0]
         a, b = node.pods[0], cluster.nodes[1].pods[0]
-        with Stream(a.host, b.host, b.addresses[4]) as stream:
+        with Beat(a.host, b.host, b.addresses[4]) as stream:
             for _ in range(3):
                 new = cluster.add_pod(node)
                 cluster.configure(node)

@@ -11,9 +11,9 @@ import pytest
 
 from engine.handover import giver
 from engine.lab import wait_until
-from engine.lab.traffic import Responder, ping, tcp_echo, udp_echo
+from engine.lab.traffic import Beat, Responder, ping, tcp_echo, udp_echo
 from tests.e2e.conftest import running_cluster
-from tests.e2e.streams import Conversation, Stream, identity
+from tests.e2e.streams import Conversation, identity
 
 SLOW = pytest.mark.slow
 SUCCESSOR = Path(__file__).with_name("successor.py")
@@ -49,9 +49,9 @@ def taken_over_under_traffic(encapsulation, times):
         a, b, c = node.pods[0], other.pods[0], node.pods[1]
         before = {pod.name: identity(pod) for pod in node.pods}
         talks = [Conversation(a.host, b.host, b.addresses[4]), Conversation(b.host, a.host, a.addresses[6])]
-        away = Stream(a.host, b.host, b.addresses[4])
-        back = Stream(b.host, a.host, a.addresses[4])
-        within = Stream(c.host, a.host, a.addresses[6])
+        away = Beat(a.host, b.host, b.addresses[4])
+        back = Beat(b.host, a.host, a.addresses[4])
+        within = Beat(c.host, a.host, a.addresses[6])
         with away, back, within:
             for _ in range(times):
                 old = node.daemon.process
@@ -88,7 +88,7 @@ def test_the_configuration_of_the_successor_is_put_in_force(cluster):
     new = cluster.add_pod(node)
     node.pods.remove(gone)
     before = identity(a)
-    with Stream(a.host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
+    with Beat(a.host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
         node.daemon.config = node.daemon.directory / "next.toml"  # which the running daemon does not watch
         cluster.configure(node)
         node.daemon.take_over()
@@ -103,7 +103,7 @@ def test_the_configuration_of_the_successor_is_put_in_force(cluster):
 def test_upgrade_starts_a_successor(cluster):
     node, other = cluster.nodes
     old = node.daemon.process
-    with Stream(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
+    with Beat(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
         done = node.daemon.command("upgrade")
     assert done.returncode == 0, done.stderr
     assert "runs as process" in done.stdout
@@ -130,7 +130,7 @@ def test_failed_successor_leaves_the_old_one_running(cluster, step, how):
     node, other = cluster.nodes
     old = node.daemon.process
     talk = Conversation(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4])
-    with Stream(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
+    with Beat(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as stream:
         failing = fails(node, step, how)
         failing.expect("failing")
         old.expect(r"did not take over", seconds=giver.COMMIT_SECONDS + 5)

@@ -7,11 +7,13 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 
-from engine.lab import Lab, Profile, add_pod, add_vxlan
+from engine.lab import Lab, Profile, add_pod, add_vxlan, wait_until
 from engine.lab.traffic import (
+    Beat,
     Responder,
     TrafficError,
     delivery,
@@ -227,3 +229,26 @@ def test_capture_is_complete_and_readable(tmp_path):
             check=True,
         )
         assert decoded.stdout.split() == ["1"] * 40
+
+
+def test_a_steady_beat_counts_what_is_lost_and_for_how_long_nothing_came(overlay):
+    a, b, lab = overlay
+    with Beat(b, a, "10.1.0.5", hertz=1000) as beat:
+        time.sleep(0.3)
+        lab["node2"].sysctl("net/ipv4/ip_forward", 0)
+        began = time.monotonic()
+        time.sleep(0.2)
+        lab["node2"].sysctl("net/ipv4/ip_forward", 1)
+        beat.wait_for_one_sent_after(began)
+        time.sleep(0.2)
+    assert beat.hertz == pytest.approx(1000, rel=0.02)
+    assert beat.sent - beat.received == beat.lost > 100
+    assert 0.15 < beat.silence_after(began) <= beat.longest_gap
+    assert beat.silence_after(began + 10) == 0
+
+
+def test_a_beat_over_a_good_path_loses_nothing(overlay):
+    a, b, _ = overlay
+    with Beat(b, a, "fd01::5", hertz=2000) as beat:
+        wait_until(lambda: beat.received > 600, "datagrams to arrive")
+    assert (beat.lost, beat.hertz) == (0, pytest.approx(2000, rel=0.05))
