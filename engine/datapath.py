@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLANE_KINDS = (Kind.POLICY, Kind.GATEWAY, Kind.PEERS, Kind.ROUTE)  # in our own memory alone
+FORWARDING_KINDS = (Kind.TUNNEL, Kind.HOST, *PLANE_KINDS)  # without which no packet that came before can come again
 
 
 class Datapath:
@@ -96,6 +97,11 @@ class Datapath:
                 os.sched_setaffinity(worker.native_id or 0, {cpu})
             except OSError as error:
                 log.warning("cannot put %s on CPU %d: %s", worker.name, cpu, error.strerror)
+
+    def prepare(self, desired: Desired) -> Outcome:
+        """Be able to `start`: what an earlier run left is taken up as it is, and what may wait does, for `apply`."""
+        self.pods.take_up(sorted(desired.pods, key=lambda device: device.pod.name))
+        return self.reconciler.prepare(desired, FORWARDING_KINDS)
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""

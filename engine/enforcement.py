@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 Counts = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]  # flows, packets, bytes
 
-APPLIED = "policies"  # the folder of the state directory that holds what clients applied
 CLOSED = CalicoPolicy(
     "towpath-closed", "", "kube-admin", -inf, types=frozenset(("ingress", "egress")),
     refusal=Refusal("policy files could not be read yet"), kind="GlobalNetworkPolicy",
@@ -64,14 +63,16 @@ class Applied:
 
 
 class Enforcement:
-    """`directory` is the node's state directory; it must exist."""
+    """`folder` holds what clients applied; the folder it is in must exist."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.counting = Counting()
         self.documents = Snapshot()
         self.problems: list[PolicyError] = []
-        self.snapshot = Snapshot()  # what was compiled last
-        self._folder = directory / APPLIED
+        self._snapshot: Snapshot | None = Snapshot()  # what was compiled last; None: not put together yet
+        self._facts: tuple[Facts, tuple[Address, ...]] | None = None
+        self._is_open = False  # as of the documents: whether no packet can be denied, now or by a staged policy
+        self._folder = folder
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._applied = PolicyFiles([self._folder])
         self._files = PolicyFiles([])
@@ -129,6 +130,7 @@ class Enforcement:
         reading, applied = self._files.reading(), self._applied.reading()
         both = Reading([*reading.objects, *applied.objects], [*reading.problems, *applied.problems])
         self.documents = assemble(both, self._stance)
+        self._is_open = _is_open(self.documents)
         before, self.problems = {str(problem) for problem in self.problems}, both.problems
         for problem in both.problems:
             if str(problem) not in before:
@@ -137,19 +139,36 @@ class Enforcement:
     # -- what is put in force ----------------------------------------------------
     def enforced(self, facts: Facts, own: Iterable[Address]) -> Enforced | None:
         """None where nothing is restricted. `own`: this node's addresses on the underlay."""
-        snapshot = self._locality.snapshot(self.documents, facts, own)
-        if self._files.closed and self._files.paths:
-            snapshot = replace(snapshot, policies=(CLOSED,))
-        if _is_open(snapshot):
-            self.snapshot, self._enforced = snapshot, None
+        self._facts = facts, tuple(own)
+        if self._is_open and not self._is_closed:
+            self._enforced = self._snapshot = None
             return None
+        snapshot = self._put_together()
         program = self._compiler.update(snapshot)
-        self.snapshot = snapshot
+        self._snapshot = snapshot
         judged = judged_here(program, _judged_addresses(snapshot, facts))
         before = self._enforced
         if before is None or before.judged != judged or before.program is not program:
             self._enforced = Enforced(program, judged, self.counting.number(program))
         return self._enforced
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What was compiled last, or would have been."""
+        if self._snapshot is None:
+            self._snapshot = self._put_together()
+        return self._snapshot
+
+    def _put_together(self) -> Snapshot:
+        if self._facts is None:
+            return Snapshot()
+        snapshot = self._locality.snapshot(self.documents, *self._facts)
+        return replace(snapshot, policies=(CLOSED,)) if self._is_closed else snapshot
+
+    @property
+    def _is_closed(self) -> bool:
+        """What the files say has never been known."""
+        return bool(self._files.closed and self._files.paths)
 
     @property
     def current(self) -> Enforced | None:

@@ -100,12 +100,17 @@ class Keeper:
         try:
             self._open(directory)
             self.addresses.settle(self.residents)
-            self._enforce(self.config)
+            self._begin(self._desire(self.config))
         except BaseException:
             self._end(Datapath.abandon, LockFile.release)
             raise
-        self.datapath.start(self.config.workers.cpus)
         self._attend()
+
+    def _begin(self, desired: Desired) -> None:
+        """Pods that were there before wait for nothing that they do not need."""
+        self._insist_on(self.datapath.prepare(desired))
+        self.datapath.start(self.config.workers.cpus)
+        self._put_in_force(self.config, desired)
 
     def take_over(self, takeover: Takeover) -> None:
         """As `start`, in the place of the daemon at the other end, which forwards until this one can.
@@ -249,10 +254,11 @@ class Keeper:
         return replace(facts, pods=(*facts.pods, *residents)) if residents else facts
 
     def _enforce(self, config: Config) -> Outcome:
-        desired = self._desire(config)
+        return self._put_in_force(config, self._desire(config))
+
+    def _put_in_force(self, config: Config, desired: Desired) -> Outcome:
         outcome = self.datapath.apply(desired)
-        if outcome.failed and self._must_be_whole:
-            raise outcome.failed[0].error
+        self._insist_on(outcome)
         logged(outcome)
         self.datapath.rules.tell()
         self.config, self.desired = config, desired
@@ -262,8 +268,13 @@ class Keeper:
         self.vigil.arm_retry()
         return outcome
 
+    def _insist_on(self, outcome: Outcome) -> None:
+        if outcome.failed and self._must_be_whole:
+            raise outcome.failed[0].error
+
     @property
     def _must_be_whole(self) -> bool:
+        """A start does without nothing, unless it was told to."""
         return not (self.ready or self._keep_going)
 
     def _desire(self, config: Config) -> Desired:

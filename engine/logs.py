@@ -12,8 +12,6 @@ import sys
 import time
 from typing import Literal
 
-import structlog
-
 _BURST = 20  # lines of one place in the code
 _PER_SECOND = 2.0
 
@@ -21,6 +19,31 @@ _PER_SECOND = 2.0
 def set_up_logs(level: str, form: Literal["auto", "text", "json"]) -> None:
     """Log to standard error: JSON lines, or text for people (coloured on a terminal)."""
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Structured(as_json=as_json))
+    handler.addFilter(RateLimit())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+class _Structured(logging.Formatter):
+    """Loads structlog with the first line that is written: a start has better things to do first."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._formatter: logging.Formatter | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._formatter is None:
+            self._formatter = _formatter(as_json=self._as_json)
+        return self._formatter.format(record)
+
+
+def _formatter(*, as_json: bool) -> logging.Formatter:
+    import structlog
+
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -31,7 +54,7 @@ def set_up_logs(level: str, form: Literal["auto", "text", "json"]) -> None:
         if as_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
+    return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -39,14 +62,6 @@ def set_up_logs(level: str, form: Literal["auto", "text", "json"]) -> None:
             renderer,
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    handler.addFilter(RateLimit())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for library in ("asyncio", "pyroute2"):
-        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class RateLimit(logging.Filter):

@@ -196,13 +196,13 @@ class Node:
     # -- policy ------------------------------------------------------------------
     def explain(self, source: str, destination: str, service: str = "", source_port: int = 49_152) -> views.Explanation:
         """Who decides on a connection, by the plane's own lookup. Both sides are `namespace/pod` or an address."""
-        return self.loop.call(lambda: self._keeper.policing.explain(source, destination, service, source_port))
+        return self.loop.call(lambda: self._keeper.policing.inquiry.explain(source, destination, service, source_port))
 
     def policy_rules(
         self, policy: str = "", offset: int = 0, limit: int = 10_000, *, counted: bool = False
     ) -> views.Rules:
         """The rules in force in the order of judgement, and what each did."""
-        return self.loop.call(lambda: self._keeper.policing.rules(policy, offset, limit, counted=counted))
+        return self.loop.call(lambda: self._keeper.policing.inquiry.rules(policy, offset, limit, counted=counted))
 
     def flows(
         self,
@@ -215,7 +215,9 @@ class Node:
         denied: bool = False,
     ) -> views.Flows:
         """A page of the live flows, those at `within` (pods, addresses, prefixes) when any are named."""
-        return self.loop.call(lambda: self._keeper.policing.flows(within, protocol, port, cursor, limit, denied=denied))
+        return self.loop.call(
+            lambda: self._keeper.policing.inquiry.flows(within, protocol, port, cursor, limit, denied=denied)
+        )
 
     def apply_policy(self, text: str) -> views.PolicyDocuments:
         """Take documents (YAML or JSON), put them in force, and keep them over a restart."""

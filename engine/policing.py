@@ -1,40 +1,37 @@
-"""Policy in a running node: when documents are read again, who is asked, what is logged.
+"""Policy in a running node: when documents are read again, when it is compiled, what is logged.
 
-Owns: the watch on policy files, the timers, the flow log, and the answers about policy and flows.
-Never: decides what is enforced (`enforcement` does) or writes to the plane.
-Invariant: everything happens in the loop's thread; a mistake in a document or
-in our own compiler leaves the last program in force and is said.
+Owns: the watch on policy files, the timers, and the flow log.
+Never: decides what is enforced (`enforcement` does), answers questions (`inquiry` does) or writes to the plane.
+Invariant: everything happens in the loop's thread; a mistake in a document or in our own compiler leaves
+the last program in force and is said. Where nobody ever wrote a policy, nothing that reads or compiles one is
+loaded before somebody asks: that is a good part of what a start takes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import views
-from engine.apply.plane import policy_image
 from engine.config import Config
-from engine.desired.policy.enforced import Enforced
-from engine.desired.policy.model import PORT_PROTOCOLS, PROTOCOL_NAMES, Connection
-from engine.enforcement import Applied, Enforcement
-from engine.errors import ConfigError, TowpathError
+from engine.errors import TowpathError
 from engine.loop import READ, Loop, Timer
-from engine.model import Address, Facts, Prefix
-from engine.observe import policing
+from engine.model import Address, Facts
 from engine.observe.flowlog import FlowLog
-from engine.policy import EPHEMERAL, parse_service
 
 if TYPE_CHECKING:
     from engine.apply.plane import Plane
+    from engine.desired.policy.enforced import Enforced
+    from engine.enforcement import Applied, Enforcement
+    from engine.inquiry import Inquiry
 
 log = logging.getLogger(__name__)
 
+APPLIED = "policies"  # the folder of the state directory that holds what clients applied
 SETTLE_PAUSE = 0.05  # seconds for changes of files that belong together
 LOG_PAUSE = 0.2  # seconds between two looks at what the workers saw of flows
-Complain = Callable[[str, TowpathError | None], None]
 
 
 class Policing:
@@ -42,19 +39,21 @@ class Policing:
 
     def __init__(self, loop: Loop, directory: Path, plane: Plane, changed: Callable[[], None]) -> None:
         self._loop = loop
+        self._folder = directory / APPLIED
         self._plane = plane
         self._changed = changed
-        self._enforcement = Enforcement(directory)
+        self._loaded: Enforcement | None = None
+        self._inquiry: Inquiry | None = None
+        self._config: Config | None = None
+        self._facts: tuple[Facts, tuple[Address, ...]] | None = None  # as they were last enforced
         self._watched = -1
         self._timer: Timer | None = None
         self._log_timer: Timer | None = None
-        self._staged: policing.Judged | None = None
         self._log: FlowLog | None = None
         self._running = False
         self._log_error = ""
         self._error = ""
         self._addresses: frozenset[Address] = frozenset()
-        self._names = policing.Names(self._enforcement.snapshot)
 
     # -- life ----------------------------------------------------------------
     def start(self) -> None:
@@ -72,17 +71,18 @@ class Policing:
         if self._watched >= 0:
             self._loop.forget(self._watched)
             self._watched = -1
-        self._enforcement.close()
+        if self._loaded is not None:
+            self._loaded.close()
         if self._log is not None:
             self._log.close()
             self._log = None
 
     def configure(self, config: Config) -> None:
-        if self._watched >= 0:
-            self._loop.forget(self._watched)
-            self._watched = -1
-        self._enforcement.configure(config)
-        self._watch()
+        self._config = config
+        if self._loaded is not None or self._has_policy(config):
+            self._forget_watch()
+            self._enforcement.configure(config)
+            self._watch()
         path = None if config.flows.log is None else Path(config.flows.log)
         if self._log is not None:
             self._log.close()  # it opens again with its next line
@@ -92,11 +92,47 @@ class Policing:
             self._log = FlowLog(path)
         self._arm_log()
 
+    def _has_policy(self, config: Config) -> bool:
+        """Whether anything can have to be enforced."""
+        try:
+            applied = any(path.suffix == ".json" for path in self._folder.iterdir())
+        except FileNotFoundError:
+            applied = False
+        except OSError:
+            applied = True  # it is for the reader to say what is wrong
+        return applied or bool(config.policy.files) or config.policy.default != "allow"
+
+    @property
+    def _enforcement(self) -> Enforcement:
+        if self._loaded is None:
+            from engine.enforcement import Enforcement
+
+            self._loaded = Enforcement(self._folder)
+            if self._config is not None:
+                self._loaded.configure(self._config)
+            if self._facts is not None:
+                self._loaded.enforced(*self._facts)
+        return self._loaded
+
+    @property
+    def inquiry(self) -> Inquiry:
+        """For those who ask."""
+        if self._inquiry is None:
+            from engine.inquiry import Inquiry
+
+            self._inquiry = Inquiry(self._enforcement, self._plane)
+        return self._inquiry
+
     def _watch(self) -> None:
-        watch = self._enforcement.watch
+        watch = self._loaded.watch if self._loaded is not None else None
         if self._running and watch is not None:
             self._watched = watch.fileno()
             self._loop.watch(self._watched, READ, self._files_rang)
+
+    def _forget_watch(self) -> None:
+        if self._watched >= 0:
+            self._loop.forget(self._watched)
+            self._watched = -1
 
     # -- documents -------------------------------------------------------------
     def _files_rang(self, events: int) -> None:
@@ -122,9 +158,12 @@ class Policing:
     # -- what is enforced --------------------------------------------------------
     def enforced(self, facts: Facts, own: Iterable[Address]) -> Enforced | None:
         """What is to be put in force. A fault of ours leaves in force what is."""
-        before = self._enforcement.current
+        self._facts = facts, tuple(own)
+        if self._loaded is None:
+            return None
+        before = self._loaded.current
         try:
-            found = self._enforcement.enforced(facts, own)
+            found = self._loaded.enforced(*self._facts)
         except Exception as error:
             if before is None:
                 raise
@@ -132,8 +171,7 @@ class Policing:
             self._error = f"policy: internal error, the last program stays in force: {error!r} (please report this)"
             return before
         self._error = ""
-        self._names = policing.Names(self._enforcement.snapshot)
-        self._enforcement.rest_on(self._plane.rule_counters if self._enforcement.counting.again else None)
+        self._loaded.rest_on(self._plane.rule_counters if self._loaded.counting.again else None)
         return found
 
     def settled(self, facts: Facts) -> None:
@@ -144,48 +182,11 @@ class Policing:
         self._addresses = addresses
 
     def problems(self) -> list[views.Problem]:
-        told = [*self._enforcement.complaints(), *filter(None, (self._error, self._log_error))]
+        complaints = [] if self._loaded is None else self._loaded.complaints()
+        told = [*complaints, *filter(None, (self._error, self._log_error))]
         return [views.Problem(text) for text in told]
 
-    # -- who asks ------------------------------------------------------------------
-    def explain(
-        self, source: str, destination: str, service: str = "", source_port: int = EPHEMERAL
-    ) -> views.Explanation:
-        protocol, port = parse_service(service)
-        pair = self._pair(source, destination)
-        connection = Connection(*pair, protocol, port, source_port if protocol in PORT_PROTOCOLS else 0)
-        program = self._enforcement.program
-        found = (
-            policing.explain_open(connection)
-            if program is None
-            else policing.explain(self._plane, program, self._staged_judged(), connection)
-        )
-        found.source, found.destination = source, destination
-        return found
-
-    def rules(self, policy: str = "", offset: int = 0, limit: int = 10_000, *, counted: bool = False) -> views.Rules:
-        program = self._enforcement.program
-        if program is None:
-            return views.Rules([], 0)
-        counts = self._enforcement.counts(self._plane.rule_counters())
-        found = policing.rules(program, self._enforcement.counting, counts, policy, counted=counted)
-        return views.Rules(found[offset : offset + limit], len(found))
-
-    def flows(
-        self,
-        within: Iterable[str] = (),
-        protocol: str = "",
-        port: int = -1,
-        cursor: int = 0,
-        limit: int = 1000,
-        *,
-        denied: bool = False,
-    ) -> views.Flows:
-        number = _protocol(protocol)
-        prefixes = tuple(prefix for name in within for prefix in self._prefixes(name))
-        wanted = policing.FlowFilter(prefixes, number, port, denied)
-        return policing.flows(self._plane, self._enforcement.counting, self._names, wanted, cursor, limit)
-
+    # -- what clients apply ------------------------------------------------------
     def apply(self, text: str) -> views.PolicyDocuments:
         applied = self._enforcement.apply(text)
         self._changed()
@@ -201,43 +202,7 @@ class Policing:
 
     @property
     def policies(self) -> int:
-        return len(self._enforcement.snapshot.policies)
-
-    def _staged_judged(self) -> policing.Judged | None:
-        """What staged policies would do, executed as the plane would; None when there are none."""
-        enforced = self._enforcement.staged
-        if enforced is None:
-            self._staged = None
-        elif self._staged is None or self._staged.program is not enforced.program:
-            self._staged = policing.Judged(enforced.program, policy_image(enforced).judge)
-        return self._staged
-
-    def _pair(self, source: str, destination: str) -> tuple[Address, Address]:
-        """Addresses of one family for both."""
-        for a in self._addresses_of(source):
-            for b in self._addresses_of(destination):
-                if a.version == b.version:
-                    return a, b
-        raise ConfigError(f"{source} and {destination} have no address family in common", remedy="name an address")
-
-    def _addresses_of(self, name: str) -> tuple[Address, ...]:
-        endpoints = self._enforcement.snapshot.endpoints
-        endpoint = endpoints.get(name) or endpoints.get(f"default/{name}")
-        if endpoint is not None:
-            return endpoint.addresses
-        try:
-            return (ip_address(name),)
-        except ValueError:
-            remedy = "write namespace/pod, a host endpoint, or an address"
-            raise ConfigError(f"there is no endpoint {name[:80]!r}", remedy=remedy) from None
-
-    def _prefixes(self, name: str) -> list[Prefix]:
-        if "/" in name and name not in self._enforcement.snapshot.endpoints:
-            try:
-                return [ip_network(name, strict=False)]
-            except ValueError:
-                pass
-        return [ip_network(address) for address in self._addresses_of(name)]
+        return 0 if self._loaded is None else len(self._loaded.snapshot.policies)
 
     # -- the flow log ------------------------------------------------------------------
     def _arm_log(self) -> None:
@@ -255,11 +220,8 @@ class Policing:
         events, suppressed = self._plane.take_flow_events()
         if not len(events) and not suppressed:
             return
-        lines = policing.event_lines(events, self._enforcement.counting, self._names, self._staged_judged())
-        if suppressed:
-            lines.append({"time": policing.now(), "event": "suppressed", "count": int(suppressed)})
         try:
-            flow_log.write(lines)
+            flow_log.write(self.inquiry.event_lines(events, int(suppressed)))
             self._log_error = ""
         except TowpathError as error:
             if not self._log_error:
@@ -269,14 +231,3 @@ class Policing:
 
 def _documents(applied: Iterable[Applied]) -> views.PolicyDocuments:
     return views.PolicyDocuments([views.PolicyDocument(a.kind, a.namespace, a.name, a.version) for a in applied])
-
-
-def _protocol(text: str) -> int:
-    if not text:
-        return -1
-    names = {name.lower(): number for name, number in PROTOCOL_NAMES.items()}
-    if text.lower() in names:
-        return names[text.lower()]
-    if text.isascii() and text.isdigit() and int(text[:4]) <= 255:
-        return int(text)
-    raise ConfigError(f"{text[:40]!r} is no protocol", where="protocol", remedy="like tcp, udp, icmp or 47")

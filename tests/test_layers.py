@@ -41,6 +41,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"pod", "control", "observe", "policy"},
         {"handover"},
         {"datapath", "enforcement"},
+        {"inquiry"},
         {"policing", "vigil", "complaints"},
         {"keeper"},
         {"node"},

@@ -30,7 +30,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _NUMBER = struct.Struct("=I")
 _IFLA_NAME, _IFLA_MTU, _IFLA_QUEUE, _IFLA_INFO, _IFLA_ALIAS, _IFLA_GSO_MAX = 3, 4, 13, 18, 20, 41
 _INFO_KIND = 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _UP = 1
 _NO_DUPLICATE_DETECTION = 0x02
 _CREATE, _EXCLUSIVE = 0x400, 0x200
@@ -48,6 +48,15 @@ class Link:
     up: bool
     queue_length: int
     gso_max_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAddress:
+    """An address that the kernel has. `device`: the index of its device."""
+
+    device: int
+    interface: Interface
+    flags: int
 
 
 # -- writing -------------------------------------------------------------------
@@ -81,7 +90,7 @@ def link_removal(sequence: int, index: int) -> bytes:
 
 
 def addresses_of(sequence: int, index: int) -> bytes:
-    """Ask for the addresses of a device; a kernel that does not sieve gives those of all."""
+    """Ask for the addresses of a device (0: of all); a kernel that does not sieve gives those of all."""
     return _message(GET_ADDRESS, DUMP, sequence, _ADDRESS.pack(0, 0, 0, 0, index))
 
 
@@ -142,17 +151,19 @@ def link(data: bytes, start: int, end: int) -> Link | None:
     )
 
 
-def address(data: bytes, start: int, end: int) -> tuple[int, Interface] | None:
-    """(index of the device, address) in a NEW_ADDRESS message."""
+def address(data: bytes, start: int, end: int) -> DeviceAddress | None:
+    """What a NEW_ADDRESS message says."""
     at = start + HEADER.size
     if end - at < _ADDRESS.size:
         return None
-    _, bits, _, _, index = _ADDRESS.unpack_from(data, at)
+    _, bits, flags, _, index = _ADDRESS.unpack_from(data, at)
     found = {kind: data[first:last] for kind, first, last in attributes(data, at + _ADDRESS.size, end)}
-    packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS) or b""
+    packed, more = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS) or b"", found.get(_IFA_FLAGS, b"")
     if len(packed) not in (4, 16) or bits > 8 * len(packed):
         return None
-    return index, ip_interface((ip_address(packed), bits))
+    if len(more) == _NUMBER.size:  # the same flags, and those that eight bits have no room for
+        flags = _NUMBER.unpack(more)[0]
+    return DeviceAddress(index, ip_interface((ip_address(packed), bits)), flags)
 
 
 def _kind(info: bytes) -> str:

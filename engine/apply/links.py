@@ -88,16 +88,27 @@ def read(ip: RouteSocket, name: str, *, routes: bool = True) -> DeviceState | No
         up=link.up,
         queue_length=link.queue_length,
         gso_max_size=link.gso_max_size,
-        addresses=frozenset(_addresses(ip, link.index)),
+        addresses=frozenset(_own_addresses(ip, link.index)),
         routes=frozenset(_routes(ip, link.index)) if routes else frozenset(),
     )
 
 
+def is_marked(ip: RouteSocket, name: str, alias: str) -> bool:
+    """Whether there is a TUN device of this name that carries this mark: the least one can ask."""
+    link = _link(ip, device_message.link_named(ip.next_sequence(), name))
+    return link is not None and (link.kind, link.alias) == ("tun", alias)
+
+
 def named_by_alias(ip: RouteSocket, alias: str) -> list[str]:
     """The names of all TUN devices that carry this mark."""
+    return [link.name for link in links(ip) if link.kind == "tun" and link.alias == alias]
+
+
+def links(ip: RouteSocket) -> list[device_message.Link]:
+    """All devices of the namespace."""
     answers = ip.answers(device_message.all_links(ip.next_sequence()))
-    links = [device_message.link(data, 0, len(data)) for kind, data in answers if kind == device_message.NEW_LINK]
-    return [link.name for link in links if link is not None and link.kind == "tun" and link.alias == alias]
+    found = (device_message.link(data, 0, len(data)) for kind, data in answers if kind == device_message.NEW_LINK)
+    return [link for link in found if link is not None]
 
 
 def delete(ip: RouteSocket, name: str) -> None:
@@ -206,13 +217,19 @@ def _link(ip: RouteSocket, request: bytes) -> device_message.Link | None:
     return next(found, None)
 
 
-def _addresses(ip: RouteSocket, index: int) -> Iterator[Interface]:
+def addresses(ip: RouteSocket, index: int = 0) -> Iterator[device_message.DeviceAddress]:
+    """Those of a device, or of all."""
     for kind, data in ip.answers(device_message.addresses_of(ip.next_sequence(), index)):
         found = device_message.address(data, 0, len(data)) if kind == device_message.NEW_ADDRESS else None
-        if found is not None and found[0] == index:
-            interface = found[1]
-            if not (interface.version == 6 and interface.ip.is_link_local):
-                yield interface
+        if found is not None and index in (0, found.device):
+            yield found
+
+
+def _own_addresses(ip: RouteSocket, index: int) -> Iterator[Interface]:
+    """Without the link-local ones, which the kernel gives."""
+    for found in addresses(ip, index):
+        if not (found.interface.version == 6 and found.interface.ip.is_link_local):
+            yield found.interface
 
 
 def _routes(ip: RouteSocket, index: int) -> Iterator[Prefix]:

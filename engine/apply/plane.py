@@ -19,13 +19,13 @@ from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
 from engine.apply.route_change import RouteChange
 from engine.config.schema import FlowsSection
-from engine.desired.policy.enforced import Enforced
 from engine.errors import TowpathError
 from engine.model import Address, Bandwidth, Prefix, TunnelPort, Via
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
+    from engine.desired.policy.enforced import Enforced
     from fastpath.plane import Plane as Plane  # noqa: PLC0414 - for those above us, who may not name fastpath
     from fastpath.port.port import Port as Port  # noqa: PLC0414 - the same
     from fastpath.port.raw import RawPort
@@ -489,7 +489,7 @@ class PolicyDriver:
         return {} if self._value is None else {"policy": self._value}
 
     def set(self, key: Hashable, value: object) -> None:
-        enforced = cast(Enforced, value)
+        enforced = cast("Enforced", value)
         self.forwarding.plane.set_policy(policy_image(enforced))
         self._value = enforced
 

@@ -35,7 +35,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, device
 _NUMBER = struct.Struct("=I")
 _START = HEADER.size + _ROUTE.size
-_DESTINATION, _DEVICE, _GATEWAY, _MULTIPATH, _TABLE = 1, 4, 5, 9, 15
+_DESTINATION, _DEVICE, _GATEWAY, _METRIC, _MULTIPATH, _TABLE = 1, 4, 5, 6, 9, 15
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in FAMILIES.items()}
@@ -60,6 +60,7 @@ class Found:
     protocol: int
     table: int
     hops: tuple[KernelHop, ...]
+    metric: int = 0
 
 
 # -- writing -------------------------------------------------------------------
@@ -88,7 +89,7 @@ def removal(sequence: int, prefix: Prefix, protocol: int) -> bytes:
 
 
 def listing(sequence: int, version: int, protocol: int) -> bytes:
-    """Ask for all routes of the main table with this protocol number."""
+    """Ask for all routes of the main table with this protocol number; 0: whatever theirs is."""
     route = _ROUTE.pack(FAMILIES[version], 0, 0, 0, MAIN_TABLE, protocol, 0, 0, 0)
     return HEADER.pack(_START, GET_ROUTE, REQUEST | DUMP, sequence, 0) + route
 
@@ -145,7 +146,7 @@ def decode(data: bytes, start: int, end: int) -> Found | None:
     version = _VERSIONS.get(family)
     if version is None or bits > (32 if version == 4 else 128):
         return None
-    destination, gateway, device, hops = bytes(4 if version == 4 else 16), None, 0, None
+    destination, gateway, device, hops, metric = bytes(4 if version == 4 else 16), None, 0, None, 0
     for attribute, value_start, value_end in attributes(data, start + _START, end):
         value = data[value_start:value_end]
         if attribute == _DESTINATION and len(value) == len(destination):
@@ -154,13 +155,20 @@ def decode(data: bytes, start: int, end: int) -> Found | None:
             gateway = _address(version, value)
         elif attribute == _DEVICE and len(value) == 4:
             device = _NUMBER.unpack(value)[0]
+        elif attribute == _METRIC and len(value) == 4:
+            metric = _NUMBER.unpack(value)[0]
         elif attribute == _TABLE and len(value) == 4:
             table = _NUMBER.unpack(value)[0]
         elif attribute == _MULTIPATH:
             hops = _hops(version, value)
     if hops is None:
         hops = (KernelHop(gateway, device),)
-    return Found(kind, port, _prefix(version, destination, bits), protocol, table, hops)
+    return Found(kind, port, _prefix(version, destination, bits), protocol, table, hops, metric)
+
+
+def is_default(data: bytes, start: int, end: int) -> bool:
+    """Whether a NEW_ROUTE message is of a route to everything; cheaper than to decode all the others."""
+    return end - start >= _START and data[start + HEADER.size + 1] == 0
 
 
 def attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

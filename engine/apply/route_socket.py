@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.apply.route_message import (
     DONE,
@@ -25,6 +25,7 @@ from engine.apply.route_message import (
     acknowledged,
     decode,
     error_number,
+    is_default,
     listing,
     messages,
 )
@@ -36,6 +37,8 @@ _LISTINGS = 5  # tries to list while others change
 _DEADLINE = 15.0  # seconds; the kernel answers at once or not at all
 _SOL_NETLINK, _CAP_ACK, _STRICT_CHECK = 270, 10, 12
 _SO_RCVBUFFORCE = 33
+
+Wanted = Callable[[bytes, int, int], bool]  # a message, where it starts and ends -> whether it is to be decoded
 
 
 class RouteSocket:
@@ -104,15 +107,22 @@ class RouteSocket:
 
     def routes(self, version: int, protocol: int) -> list[Found]:
         """All routes of the main table with this protocol number, as they were at one moment."""
+        return [route for route in self._listed(version, protocol) if route.protocol == protocol]
+
+    def default_routes(self, version: int) -> list[Found]:
+        """Those of the main table that lead to everything."""
+        return self._listed(version, 0, is_default)
+
+    def _listed(self, version: int, protocol: int, wanted: Wanted | None = None) -> list[Found]:
         for _ in range(_LISTINGS):
-            found, interrupted = self._list(version, protocol)
+            found, interrupted = self._list(listing(self.next_sequence(), version, protocol), wanted)
             if not interrupted:
-                return found
+                return [route for route in found if route.table == MAIN_TABLE]
         raise OSError(errno.EAGAIN, "the kernel's routes change faster than they can be listed")
 
-    def _list(self, version: int, protocol: int) -> tuple[list[Found], bool]:
-        sequence = self.next_sequence()
-        self._socket.send(listing(sequence, version, protocol))
+    def _list(self, request: bytes, wanted: Wanted | None) -> tuple[list[Found], bool]:
+        sequence = HEADER.unpack_from(request)[3]
+        self._socket.send(request)
         found: list[Found] = []
         interrupted = False
         while True:
@@ -124,9 +134,10 @@ class RouteSocket:
                 if kind in (DONE, ERROR):
                     _check(error_number(data, start, end))
                     return found, interrupted
-                route = decode(data, start, end) if kind == NEW_ROUTE else None
-                if route is not None and (route.protocol, route.table) == (protocol, MAIN_TABLE):
-                    found.append(route)
+                if kind == NEW_ROUTE and (wanted is None or wanted(data, start, end)):
+                    route = decode(data, start, end)
+                    if route is not None:
+                        found.append(route)
 
 
 def _check(number: int) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
-import rich_click as click
+import click
 from click.exceptions import Abort, ClickException, UsageError
 
+from engine.cli.lean import LeanGroup
 from engine.errors import TowpathError
 
 INTERRUPTED = 130  # as shells say it: 128 + SIGINT
@@ -45,7 +45,7 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class LazyGroup(click.RichGroup):
+class LazyGroup(LeanGroup):
     """Knows its commands by name and one line; the one that runs is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,6 +61,8 @@ class LazyGroup(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, *rest = args
         if name not in COMMANDS:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, COMMANDS, 1)
             ctx.fail(f"there is no command {name!r}{f', did you mean {near[0]!r}?' if near else ''}")
         command = import_module(f"engine.cli.{name}").command
@@ -87,8 +89,9 @@ def towpath() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        result = towpath.main(arguments, prog_name="towpath", standalone_mode=False)
+        result = towpath.main(arguments or ["--help"], prog_name="towpath", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "towpath"
@@ -102,6 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if not arguments:  # the help was shown, and nothing done
+        sys.exit(UsageError.exit_code)
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import rich_click as click
+import click
+
+from engine.cli.lean import LeanCommand
 
 DEFAULT_FILE = "/etc/towpath/towpath.toml"
 
 
-@click.command()
+@click.command(cls=LeanCommand)
 @click.option(
     "-c",
     "--config",

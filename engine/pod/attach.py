@@ -10,7 +10,7 @@ deletes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from engine.apply.links import (
     bring_loopback_up,
     configure,
     delete,
+    is_marked,
     matches,
     named_by_alias,
     netlink,
@@ -110,6 +111,46 @@ class PodDriver:
         if port is not None:
             self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
             self.attachments[pod.name] = Attachment(wanted, port, seen, made=False, compared=False)
+
+    def take_up(self, devices: Iterable[PodDevice]) -> None:
+        """Open the queues of devices that stand as an earlier run left them, and look at nothing else.
+
+        Packets can flow then; whether each device is as it should be is a later pass's to
+        see, and so is everything that goes wrong here.
+        """
+        for device in devices:
+            pod, seen = device.pod, identity(device.pod.namespace)
+            if seen is None or pod.name in self.attachments or not self._is_known(pod, seen):
+                continue
+            error = tried(partial(self._take_up, device, seen), f"pod {pod.name}")
+            if error is not None:
+                log.debug("%s", error)
+
+    def _is_known(self, pod: Pod, seen: Identity) -> bool:
+        """It is written down that the pod has its device in this namespace."""
+        if pod.namespace_id is not None:
+            return pod.namespace_id == seen
+        entry = self._record.entries.get(pod.name)
+        return entry is not None and (entry.namespace, entry.interface) == (pod.namespace, pod.interface)
+
+    def _take_up(self, device: PodDevice, seen: Identity) -> None:
+        pod = device.pod
+        port = run_inside(pod.namespace, partial(self._reopen, device), where=f"pod {pod.name}")
+        if port is not None:
+            try:
+                self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
+            except BaseException:
+                port.close()
+                raise
+            self.attachments[pod.name] = Attachment(device, port, seen, made=False, compared=False)
+
+    def _reopen(self, device: PodDevice) -> LocalPort | None:
+        """In the pod's namespace: the queue of the device that carries this pod's mark; None when there is none."""
+        pod = device.pod
+        with netlink() as ip:
+            if not is_marked(ip, pod.interface, alias_of(pod)):
+                return None
+        return self._open_tun(pod.interface, role="pod", addresses=pod.addresses, mtu=device.mtu)
 
     def namespace_of(self, name: str) -> Identity | None:
         return self.attachments[name].namespace
@@ -295,11 +336,16 @@ def settings_of(device: PodDevice) -> DeviceSettings:
     """A pod's device: host addresses, and everything leaves through it."""
     return DeviceSettings(
         name=device.pod.interface,
-        alias=f"{ALIAS_PREFIX}{device.pod.name}",
+        alias=alias_of(device.pod),
         mtu=device.mtu,
         addresses=tuple(ip_interface(address) for address in device.pod.addresses),
         routes=routes_of(device.pod),
     )
+
+
+def alias_of(pod: Pod) -> str:
+    """The mark of the pod's device."""
+    return f"{ALIAS_PREFIX}{pod.name}"
 
 
 def routes_of(pod: Pod) -> tuple[Prefix, ...]:

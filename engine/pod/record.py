@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -38,8 +40,8 @@ class Record:
         self._entries = _load(file)
 
     @property
-    def entries(self) -> dict[str, Entry]:
-        return dict(self._entries)
+    def entries(self) -> Mapping[str, Entry]:
+        return MappingProxyType(self._entries)  # which is never changed, but replaced
 
     def add(self, entry: Entry) -> None:
         if self._entries.get(entry.pod) != entry:

@@ -30,20 +30,21 @@ class Locality:
     """Puts the facts of one node over documents, again and again; what did not change stays the same object."""
 
     def __init__(self) -> None:
-        self._pods: dict[tuple[Pod, str], tuple[Endpoint | None, Endpoint]] = {}
+        self._pods: dict[int, tuple[Pod, str, Endpoint | None, Endpoint]] = {}  # by the identity of the pod's value
 
     def snapshot(self, documents: Snapshot, facts: Facts, own: Iterable[Address]) -> Snapshot:
         """`own`: the addresses of this node on the underlay."""
         endpoints = dict(documents.endpoints)
-        kept: dict[tuple[Pod, str], tuple[Endpoint | None, Endpoint]] = {}
+        kept: dict[int, tuple[Pod, str, Endpoint | None, Endpoint]] = {}
+        node = facts.node.name
         for pod in facts.pods:
             key = "/".join(names_of(pod))
             written = documents.endpoints.get(key)
-            known = self._pods.get((pod, facts.node.name))
-            if known is None or known[0] is not written:
-                known = (written, _endpoint(pod, facts.node.name, written))
-            kept[pod, facts.node.name] = known
-            endpoints[key] = known[1]
+            known = self._pods.get(id(pod))
+            if known is None or known[1] != node or known[2] is not written:
+                known = (pod, node, written, _endpoint(pod, node, written))
+            kept[id(pod)] = known
+            endpoints[key] = known[3]
         self._pods = kept
         nodes = _nodes(documents, facts, own)
         for key, endpoint in documents.endpoints.items():

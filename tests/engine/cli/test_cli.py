@@ -49,6 +49,24 @@ def test_help_and_version_import_nothing_heavy(arguments):
     assert not HEAVY & modules
 
 
+def test_a_daemon_that_starts_loads_nothing_that_can_wait():
+    """Pods without their network wait for all of it."""
+    code, modules = imported("run", "--config", "/nowhere/towpath.toml")
+    assert code == 2
+    assert "engine.node" in modules
+    late = {"rich", "rich_click", "structlog", "asyncio", "pyroute2", "yaml", "numpy", "importlib.metadata"}
+    assert not (late | {"engine.enforcement", "engine.desired.policy.compiler"}) & modules
+
+
+def test_the_help_of_lean_commands_is_dressed_as_that_of_others():
+    for arguments in (["--help"], ["run", "--help"], ["status", "--help"]):
+        assert "╭─ Options ─" in towpath(*arguments).stdout
+    listed = [line.split()[1] for line in towpath("--help").stdout.partition("Commands")[2].splitlines()[1:] if line[2:3].isalpha()]
+    assert listed == list(COMMANDS)
+    assert towpath().stdout == towpath("--help").stdout
+    assert (towpath().returncode, towpath("--help").returncode) == (2, 0)
+
+
 def test_asking_a_daemon_imports_no_data_plane_and_no_netlink():
     code, modules = imported("status", "--socket", "/nowhere/control.sock")
     assert code == 4

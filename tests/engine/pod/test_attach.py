@@ -312,3 +312,44 @@ def test_a_next_hop_into_a_pod_follows_the_device(start, names):
     wanted = replace(pods(pod("a", names[0])), routes={prefix: (Via("pod", "a", mtu=1450),)})
     datapath.apply(wanted)
     assert datapath.plane.meaning(prefix).port == datapath.forwarding.ports["pod", "a"]
+
+
+# -- a new start, in a hurry -----------------------------------------------------
+def test_standing_devices_are_taken_up_unseen_and_compared_later(start, names):
+    wanted = pods(pod("a", names[0]), pod("b", names[1]))
+    first = start()
+    first.apply(wanted)
+    kill(first)
+    ip("link", "set", "eth0", "mtu", "1300", namespace=names[0])
+    ip("link", "delete", "eth0", namespace=names[1])
+    second = start()
+    assert second.prepare(wanted).failed == []
+    assert list(second.pods.attachments) == ["a"]
+    assert device(names[0])["mtu"] == 1300
+    assert second.apply(wanted).failed == []
+    assert device(names[0])["mtu"] == 1450
+    assert device(names[1])["ifalias"] == "towpath:b"
+    assert not second.pods.attachments["a"].made
+
+
+@pytest.mark.parametrize("alias", ["", "towpath:b", "somebody"])
+def test_a_device_without_the_pods_mark_is_not_taken_up(start, names, alias):
+    wanted = pods(pod("a", names[0]))
+    first = start()
+    first.apply(wanted)
+    kill(first)
+    ip("link", "set", "eth0", "alias", alias, namespace=names[0])
+    second = start()
+    second.prepare(wanted)
+    assert second.pods.attachments == {}
+
+
+def test_what_is_not_written_down_is_not_taken_up(start, names):
+    first = start()
+    first.apply(pods(pod("a", names[0])))
+    kill(first)
+    second = start()
+    second.prepare(pods(pod("a", names[1])))
+    moved = PodDevice(replace(pod("a", names[0]).pod, namespace_id=(1, 1)), 1450)
+    second.prepare(pods(moved))
+    assert second.pods.attachments == {}
