@@ -1,7 +1,7 @@
 """Tells the service manager how far we are (the sd_notify protocol).
 
 Owns: one datagram a message to the socket that NOTIFY_SOCKET names.
-Never: fails: without a service manager it does nothing.
+Never: fails: without a service manager it does nothing; with one that does not read, it goes on.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import socket
 import time
 
 
-def notify(*lines: str) -> bool:
+_PATIENCE = 1.0  # seconds with a manager whose queue is full
+
+
+def notify(*lines: str, patience: float = _PATIENCE) -> bool:
     """Send `lines` ("READY=1", "STATUS=...", ...); whether somebody was there to be told."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(patience)
         sender.sendto("\n".join(lines).encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
         return True
     return False
@@ -29,7 +33,8 @@ def reloading() -> None:
 
 
 def alive() -> None:
-    notify("WATCHDOG=1")
+    """A sign of life, one of many: none is worth waiting for."""
+    notify("WATCHDOG=1", patience=0.0)
 
 
 def watchdog_pause() -> float | None:
