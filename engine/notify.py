@@ -11,7 +11,6 @@ import os
 import socket
 import time
 
-
 _PATIENCE = 1.0  # seconds with a manager whose queue is full
 
 

@@ -7,7 +7,7 @@ import threading
 
 from engine.lab import wait_until
 
-PATIENCE = 20.0  # seconds for TCP to notice that the path is back; its timer may have doubled a few times
+PATIENCE = 60.0  # seconds for TCP to notice that the path is back; its timer doubles with every try that falls into a gap
 
 
 class Conversation:

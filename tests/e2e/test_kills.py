@@ -75,7 +75,7 @@ class Campaign:
 
     def kill(self, most):
         """At a random moment; half of the times the next one too, in the middle of its start."""
-        time.sleep(self.chance.uniform(0, 0.3))  # the moment is the point, not a state
+        time.sleep(self.chance.uniform(0, 0.6))  # the moment is the point, not a state
         self.node.daemon.process.kill()
         while self.chance.random() < 0.5 and self.kills + 1 < most:
             process = self.node.daemon.launch()
