@@ -59,8 +59,9 @@ class Process:
         """Wait until the log matches the regular expression; RuntimeError when the process ends first."""
 
         def seen() -> re.Match[str] | None:
+            running = self.running  # before the look: what it said last is then in the output
             match = re.search(pattern, self.output())
-            if match is None and not self.running:
+            if match is None and not running:
                 raise RuntimeError(f"{self.argv[0]} ended with {self.exit_code} before {pattern!r}:\n{self.output()}")
             return match
 
