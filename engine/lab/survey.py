@@ -72,7 +72,7 @@ class Surveyor:
         """How many answers there will be."""
         return len(list(self._questions())) + len(list(self._measured()))
 
-    def survey(self, *, seconds: float = 1.0) -> Survey:
+    def survey(self, *, seconds: float = 0.5) -> Survey:
         """Every pair of pods by every protocol, then the figures; `seconds` for each TCP transfer."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             checks = tuple(pool.map(lambda question: self._check(*question), self._questions()))

@@ -160,6 +160,15 @@ def two_nodes(folder, *, pods=2, network="", dual=False):
         yield nodes
 
 
+def started(nodes):
+    """The nodes, whose daemons start at once and are all ready."""
+    for node in nodes:
+        node.start(wait=False)
+    for node in nodes:
+        wait_for(node.is_ready, 30)
+    return nodes
+
+
 class Talk:
     """A TCP connection between two pods that can be asked whether it still lives."""
 

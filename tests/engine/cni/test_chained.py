@@ -11,7 +11,7 @@ import pytest
 from engine.pod.namespace import run_inside
 from tests.engine.cni.runtime import PLUGINS, Runtime, runtime_of
 from tests.engine.namespaces import ip, path_of
-from tests.engine.nodes import two_nodes
+from tests.engine.nodes import started, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "host-local")]
 
@@ -23,7 +23,7 @@ def nodes(tmp_path_factory):
     with two_nodes(tmp_path_factory.mktemp("chained"), pods=1) as made:
         for node in made:
             node.write(pods=0)
-        yield [node.start() for node in made]
+        yield started(made)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.engine.cni.containers import Containerd, Podman, places_for_mounts
 from tests.engine.cni.runtime import runtime_of
 from tests.engine.namespaces import wait_for
-from tests.engine.nodes import two_nodes
+from tests.engine.nodes import started, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "busybox", "runc"), pytest.mark.timeout(180)]
 
@@ -21,7 +21,7 @@ def nodes(tmp_path):
     with two_nodes(tmp_path, pods=1) as made:
         for node in made:
             node.write(pods=0)
-        yield [node.start() for node in made]
+        yield started(made)
 
 
 def nobody_is_left(node):

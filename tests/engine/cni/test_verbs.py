@@ -12,7 +12,7 @@ from engine.cni.call import checked
 from engine.cni.verbs import Verbs
 from tests.engine.cni.runtime import runtime_of
 from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
-from tests.engine.nodes import two_nodes
+from tests.engine.nodes import started, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
 
@@ -55,7 +55,7 @@ def test_a_container_is_added_and_deleted(node):
 
 
 def test_containers_of_two_nodes_reach_each_other(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     assert runtime_of(a).add("c1", a.pod_namespaces[0]).status == 0
     there = runtime_of(b).add("c1", b.pod_namespaces[0])
     for address in there.addresses():
@@ -77,7 +77,7 @@ def test_the_size_follows_the_paths_and_a_lost_device_comes_back(node):
 
 
 def test_what_was_attached_outlives_the_daemon(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     name = a.pod_namespaces[0]
     result = runtime_of(a).add("c1", name, arguments="K8S_POD_NAMESPACE=default;K8S_POD_NAME=web").json
     far = runtime_of(b).add("c1", b.pod_namespaces[0]).addresses()

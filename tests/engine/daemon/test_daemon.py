@@ -16,7 +16,7 @@ import pytest
 from engine.pod.namespace import run_inside
 from engine.views import Drops
 from tests.engine.namespaces import device, ip, path_of, routes, wait_for
-from tests.engine.nodes import Talk, towpath, two_nodes
+from tests.engine.nodes import Talk, started, towpath, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
 
@@ -41,7 +41,7 @@ def has_nothing(node):
 
 
 def test_pods_of_two_nodes_reach_each_other(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     assert a.ping(0, b.address(0))
     assert b.ping(0, a.address(0, 6))
     assert a.ping(0, b.address(0), "-M", "do", "-s", "1422"), "the full MTU of 1450 bytes"
@@ -58,7 +58,7 @@ def run_ping(namespace, address):
 
 
 def test_a_reload_touches_only_what_differs(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     assert a.reload().changed == 0
     before = index_of(a)
     with Talk(a, b) as talk:
@@ -108,7 +108,7 @@ def test_settings_that_need_a_restart_say_so(nodes):
 
 
 def test_a_killed_daemon_is_succeeded_and_connections_go_on(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     before = index_of(a)
     with Talk(a, b) as talk:
         assert talk.works()
@@ -151,9 +151,7 @@ def test_a_clean_stop_leaves_the_pods_devices_and_nothing_else(nodes, number):
 def test_bare_mode_programs_the_kernel_and_takes_it_back(tmp_path):
     network = '[network]\nmode = "routed"\nencapsulation = "none"'
     with two_nodes(tmp_path, network=network, dual=True) as nodes:
-        for node in nodes:
-            node.start()
-        a, b = nodes
+        a, b = started(nodes)
         assert "does not forward IPv4 (set net.ipv4.ip_forward=1)" in a.status().problems[0].what
         for node in nodes:
             run_inside(path_of(node.host), open_forwarding, where="test")
@@ -177,14 +175,14 @@ def open_forwarding():
 @pytest.mark.parametrize("encapsulation", ["udp", "ipip"])
 def test_the_other_encapsulations(tmp_path, encapsulation):
     with two_nodes(tmp_path, network=f'[network]\nencapsulation = "{encapsulation}"') as nodes:
-        a, b = (node.start() for node in nodes)
+        a, b = started(nodes)
         assert a.ping(0, b.address(0))
         assert a.ping(0, b.address(0, 6))
 
 
 def test_changing_the_encapsulation_live(nodes):
     """The new tunnel wants the port of the old one; pods keep their devices and connections."""
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     before = index_of(a)
     with Talk(a, b) as talk:
         for encapsulation, port in (("udp", "port = 4789"), ("ipip", ""), ("vxlan", "")):
@@ -198,7 +196,7 @@ def test_changing_the_encapsulation_live(nodes):
 
 
 def test_a_smaller_path_is_learned_and_taken_up(nodes):
-    a, _ = (node.start() for node in nodes)
+    a, _ = started(nodes)
     assert device(a.pod_namespaces[0])["mtu"] == 1450
     ip("link", "set", "under", "mtu", "1400", namespace=a.host)
     wait_for(lambda: device(a.pod_namespaces[0])["mtu"] == 1350, 30)
@@ -207,7 +205,7 @@ def test_a_smaller_path_is_learned_and_taken_up(nodes):
 
 
 def test_a_deleted_device_comes_back(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     ip("link", "del", "eth0", namespace=a.pod_namespaces[0])
     wait_for(lambda: device(a.pod_namespaces[0]), 30)
     wait_for(lambda: a.ping(0, b.address(0)), 30)

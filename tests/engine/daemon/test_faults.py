@@ -18,7 +18,7 @@ import pytest
 
 from tests.engine.daemon.test_idle import AT_ONCE, is_right
 from tests.engine.namespaces import device, ip, routes, wait_for
-from tests.engine.nodes import Talk, towpath, two_nodes
+from tests.engine.nodes import Talk, started, towpath, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
 
@@ -66,7 +66,7 @@ def host_is_right(node):
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 def test_a_change_every_200_ms(nodes, seconds):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     ip("route", "add", FOREIGN[0], "via", FOREIGN[1], namespace=a.host)
     ip("link", "add", "eth5", "type", "veth", "peer", "name", "eth6", namespace=a.pod_namespaces[0])
     ip("addr", "add", "203.0.113.1/24", "dev", "eth5", namespace=a.pod_namespaces[0])
@@ -92,7 +92,7 @@ def test_a_change_every_200_ms(nodes, seconds):
 
 
 def test_a_device_under_another_name_is_put_in_its_place(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     ip("link", "set", "eth0", "down", "name", "eth7", namespace=a.pod_namespaces[0])
     wait_for(lambda: is_right(a), AT_ONCE)
     assert device(a.pod_namespaces[0], "eth7") is None
@@ -102,7 +102,7 @@ def test_a_device_under_another_name_is_put_in_its_place(nodes):
 # -- no processor ----------------------------------------------------------------
 @pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(200)])])
 def test_a_daemon_that_was_stopped_for_a_while_goes_on(nodes, seconds):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     with Talk(a, b) as talk:
         assert talk.works()
         before = device(a.pod_namespaces[0])["ifindex"]
@@ -127,7 +127,7 @@ def limit_descriptors(pid, number):
 
 
 def test_without_descriptors_the_rest_goes_on_and_the_missing_comes_later(nodes):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     pid = a.status().pid
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
@@ -171,7 +171,7 @@ def fill(folder):
 
 @pytest.mark.needs("mount")
 def test_a_full_disk_is_said_and_what_runs_goes_on(nodes, small_disk):
-    a, b = (node.start() for node in nodes)
+    a, b = started(nodes)
     fill(small_disk)
     a.write(pods=2)
     wait_for(lambda: any("No space left" in problem.what for problem in a.status().problems))

@@ -22,7 +22,7 @@ from engine.desired.policy.model import SCTP, TCP, UDP
 from engine.pod.namespace import run_inside
 from engine.views import Status
 from tests.engine.namespaces import path_of, wait_for
-from tests.engine.nodes import two_nodes
+from tests.engine.nodes import started, two_nodes
 from tests.engine.policy.tables import FOREST, HOUSES, cluster_tables, kubernetes_tables
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
@@ -212,8 +212,7 @@ def running(stack, folder, pods, number_of):
         homes |= {name: path_of(node.pod_namespaces[i]) for i, name in enumerate(local)}
         listed = [(name, homes[name], pods[name]) for name in local]
         configuration(node, nodes[1 - side], prefixes[side], prefixes[1 - side], policies, listed)
-    for node in nodes:
-        node.start()
+    started(nodes)
     found = Pods(nodes, policies, homes, pods)
     sockets = [opened for name in pods for opened in found.inside(name, servers)]
     thread = threading.Thread(target=serve, args=(sockets, found.stop), daemon=True)
