@@ -38,6 +38,7 @@ from engine.loop import READ, Timer
 from engine.node import Node
 from engine.source.file import FileSource
 from engine.version import version
+from engine.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -248,8 +249,8 @@ class Daemon:
     def _summary(self) -> str:
         config = self._node.config
         problems = len(self._node.problems())
-        words = f"{len(config.pods)} pods, {len(config.peers)} peers"
-        return f"{words}, {problems} problems" if problems else words
+        words = f"{counted(len(config.pods), 'pod')}, {counted(len(config.peers), 'peer')}"
+        return f"{words}, {counted(problems, 'problem')}" if problems else words
 
     # -- control ---------------------------------------------------------------
     def _cni(self) -> views.Cni:

@@ -34,7 +34,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {""},
     ],
     "engine": [
-        {"model", "errors", "views", "loop", "notify", "logs", "version"},
+        {"model", "errors", "views", "loop", "notify", "logs", "version", "words"},
         {"config", "netns", "lockfile"},
         {"desired"},
         {"source", "apply"},

@@ -95,7 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "towpath"
-        sys.exit(_tell(f"{error.format_message()} (see {command} --help)", error.exit_code))
+        sentence = " ".join(error.format_message().split())  # click breaks long lists of choices
+        sys.exit(_tell(f"{sentence} (see {command} --help)", error.exit_code))
     except ClickException as error:
         sys.exit(_tell(error.format_message(), error.exit_code))
     except TowpathError as error:

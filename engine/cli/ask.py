@@ -55,8 +55,8 @@ def print_json(answer: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A header ending in "#" is of numbers, which stand to the right."""
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str = "") -> None:
+    """A header ending in "#" is of numbers, which stand to the right. `nothing` stands in the place of no rows."""
     from rich.console import Console
     from rich.table import Table
 
@@ -65,6 +65,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(header.rstrip("#"), justify="right" if header.endswith("#") else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
+    if nothing and not table.row_count:
+        click.echo(nothing)
+        return
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = _UNBOUNDED

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import rich_click as click
 from click.exceptions import Exit
 
+from engine.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,7 +57,11 @@ def check(file: str, settings: tuple[str, ...], output: Output) -> None:
     if output == "json":
         _print_json({"file": file, "valid": True, "mistakes": []})
         return
-    counts = (_count(len(config.peers), "peer"), _count(len(config.pods), "pod"), _count(len(config.routes), "route"))
+    counts = (
+        counted(len(config.peers), "peer"),
+        counted(len(config.pods), "pod"),
+        counted(len(config.routes), "route"),
+    )
     click.echo(f"{file} is valid: node {config.node.name}, {config.encapsulation}, {', '.join(counts)}")
 
 
@@ -131,10 +137,6 @@ def _refuse(file: str, error: ConfigError, output: Output) -> NoReturn:
             advice = click.style(f" ({one.remedy})", dim=True)
             click.echo(f"{place}{one.what}{advice}", err=True)
     raise Exit(error.exit_code)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _text(value: Any) -> str:

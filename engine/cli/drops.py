@@ -18,10 +18,9 @@ def command(output: Output, path: Path) -> None:
     answer = ask(path, "drops", Drops)
     if output == "json":
         print_json(answer)
-    elif answer.drops:
-        print_table(
-            ("reason", "packets#", "severity", "meaning"),
-            ((drop.reason, drop.packets, drop.severity, drop.meaning) for drop in answer.drops),
-        )
-    else:
-        click.echo("nothing was dropped")
+        return
+    print_table(
+        ("reason", "packets#", "severity", "meaning"),
+        ((drop.reason, drop.packets, drop.severity, drop.meaning) for drop in answer.drops),
+        nothing="nothing was dropped",
+    )

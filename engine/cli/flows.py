@@ -28,6 +28,7 @@ _HEADERS = (
     "idle#",
 )
 _PAGE = 5000
+_NO_FLOWS = 'no connection is known (they are while a policy selects somebody, or always with flows.track = "always")'
 
 
 @click.command()
@@ -85,7 +86,7 @@ def _print(pages: list[Flows], limit: int, output: Output) -> None:
     if output == "json":
         print_json(Flows(flows, last.cursor, last.live, last.capacity))
         return
-    print_table(_HEADERS, map(_row, flows))
+    print_table(_HEADERS, map(_row, flows), nothing="no such flow is known" if last.live else _NO_FLOWS)
     click.echo(f"{len(flows)} of {last.live} flows shown, room for {last.capacity}", err=True)
 
 

@@ -58,13 +58,12 @@ def check(output: Output, path: Path) -> None:
     answer = ask(path, "ipam_check", IpamCheck)
     if output == "json":
         print_json(answer)
-    elif answer.leaks:
+    else:
         print_table(
             ("what", "address", "handle", "remedy"),
             ((leak.kind, leak.address, leak.handle, leak.remedy) for leak in answer.leaks),
+            nothing="every address in use has its pod, and every pod its addresses",
         )
-    else:
-        click.echo("every address in use has its pod, and every pod its addresses")
     if answer.leaks:
         raise Exit(1)
 

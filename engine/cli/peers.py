@@ -32,4 +32,5 @@ def command(output: Output, path: Path) -> None:
             )
             for peer in answer.peers
         ),
+        nothing="this node has no peers",
     )

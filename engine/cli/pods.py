@@ -35,4 +35,5 @@ def command(output: Output, path: Path) -> None:
             )
             for pod in answer.pods
         ),
+        nothing="this node has no pods",
     )

@@ -18,6 +18,7 @@ from click.exceptions import Exit
 
 from engine import views
 from engine.cli.ask import Output, ask, options, print_json, print_table
+from engine.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ def check(files: tuple[str, ...], strict: bool, output: Output) -> None:
         _print_findings(findings)
         warnings = len(findings) - errors
         click.echo(
-            f"{_count(len(snapshot.policies), 'policy')}: {_count(errors, 'mistake')}, {_count(warnings, 'warning')}"
+            f"{counted(len(snapshot.policies), 'policy')}: {counted(errors, 'mistake')}, {counted(warnings, 'warning')}"
         )
     if errors:
         raise Exit(2)
@@ -154,16 +155,17 @@ def rules(policy: str, limit: int, output: Output, path: Path) -> None:
 @options
 def counters(policy: str, limit: int, output: Output, path: Path) -> None:
     """Show the rules that did something since the start: flows opened or kept out, packets and bytes."""
-    _show_rules(path, output, policy=policy, limit=limit, counted=True)
+    _show_rules(path, output, policy=policy, limit=limit, counted_only=True)
 
 
-def _show_rules(path: Path, output: Output, *, policy: str, limit: int, counted: bool = False) -> None:
-    found = ask(path, "policy_rules", views.Rules, policy=policy, limit=limit, counted=counted)
+def _show_rules(path: Path, output: Output, *, policy: str, limit: int, counted_only: bool = False) -> None:
+    found = ask(path, "policy_rules", views.Rules, policy=policy, limit=limit, counted=counted_only)
     if output == "json":
         print_json(found)
         return
     headers = ("tier", "policy", "direction", "rule", "action", "addresses#", "flows#", "packets#", "bytes#")
-    print_table(headers, map(_rule_row, found.rules))
+    nothing = "no rule did anything yet" if counted_only else "no rules are in force"
+    print_table(headers, map(_rule_row, found.rules), nothing=nothing)
     if len(found.rules) < found.total:
         click.echo(f"{len(found.rules)} of {found.total} rules shown (see --limit)", err=True)
 
@@ -225,6 +227,7 @@ def _show_documents(found: views.PolicyDocuments, output: Output, verb: str) -> 
         print_table(
             ("kind", "namespace", "name", "version"),
             ((d.kind, d.namespace or "-", d.name, d.version) for d in found.documents),
+            nothing="nothing was applied",
         )
 
 
@@ -260,11 +263,6 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         advice = f" ({finding.remedy})" if finding.remedy else ""
         click.echo(f"{finding.level} {finding.code}: {finding.where}: {finding.message}{advice}")
-
-
-def _count(number: int, what: str) -> str:
-    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
 
 
 def _fields(finding: Finding) -> dict[str, str]:

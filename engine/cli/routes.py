@@ -60,7 +60,7 @@ def get(address: str, output: Output, path: Path) -> None:
 
 def _print(routes: Iterable[Route]) -> None:
     rows = ((route.prefix, joined(_words(hop) for hop in route.via), _mtu(route), route.state) for route in routes)
-    print_table(_HEADERS, rows)
+    print_table(_HEADERS, rows, nothing="no routes")
 
 
 def _words(hop: Hop) -> str:

@@ -9,6 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from engine.cli.ask import Output, ask, options, print_fields, print_json, print_table
+from engine.words import counted
 
 
 @click.command()
@@ -32,7 +33,10 @@ def command(output: Output, path: Path) -> None:
                 ("up", timedelta(seconds=int(status.uptime))),
                 ("network", f"{status.mode}, {status.encapsulation}"),
                 ("configuration", status.config),
-                ("serves", f"{status.pods} pods, {status.peers} peers, {status.routes} routes"),
+                (
+                    "serves",
+                    f"{counted(status.pods, 'pod')}, {counted(status.peers, 'peer')}, {counted(status.routes, 'route')}",
+                ),
                 ("packets", f"{status.received} received, {status.sent} sent, {status.dropped} dropped"),
                 ("workers", status.workers),
             ]

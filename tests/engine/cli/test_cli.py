@@ -13,8 +13,9 @@ import click
 import pytest
 
 from engine.cli import COMMANDS
-from engine.cli.ask import DEFAULT_SOCKET
+from engine.cli.ask import DEFAULT_SOCKET, print_table
 from engine.config.schema import ControlSection
+from engine.words import counted
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from engine.cli import main; main()"
@@ -89,6 +90,17 @@ def test_every_command_has_help(name):
     assert f"towpath {name}" in done.stdout
 
 
+def test_a_table_without_rows_says_so(capsys):
+    print_table(("pod", "mtu#"), (), nothing="this node has no pods")
+    print_table(("pod", "mtu#"), (("web", 1450),), nothing="this node has no pods")
+    assert capsys.readouterr().out == "this node has no pods\npod   mtu\nweb  1450\n"
+
+
+@pytest.mark.parametrize(("number", "noun", "text"), [(1, "pod", "1 pod"), (0, "pod", "0 pods"), (2, "policy", "2 policies")])
+def test_numbers_of_things(number, noun, text):
+    assert counted(number, noun) == text
+
+
 def test_every_question_offers_both_forms():
     for name in ("status", "routes", "peers", "pods", "counters", "drops", "reload", "version"):
         command = importlib.import_module(f"engine.cli.{name}").command
@@ -107,6 +119,7 @@ def test_every_question_offers_both_forms():
         (["run", "-c", "/nowhere/towpath.toml"], 2, "/nowhere/towpath.toml: there is no such file"),
         (["run", "--set", "x"], 2, "has no value"),
         (["completion", "tcsh"], 2, "'tcsh'"),
+        (["completion"], 2, "Missing argument"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_a_code(arguments, code, words):

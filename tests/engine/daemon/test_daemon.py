@@ -330,7 +330,7 @@ def test_the_service_manager_is_told(nodes, tmp_path):
             return text
 
         a.start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"})
-        assert "STATUS=1 pods, 1 peers" in told("READY=1")
+        assert "STATUS=1 pod, 1 peer" in told("READY=1")
         told("WATCHDOG=1")
         told("WATCHDOG=1")
         a.send(signal.SIGHUP)
