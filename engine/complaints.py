@@ -42,6 +42,11 @@ class Complaints:
             error = KernelError(f"the kernel does not forward IPv{family}", where="host", remedy=f"set {setting}=1")
             self.say(setting, error if family in versions and not forwards(family) else None)
 
+    def say_what_shortcut_is_missing(self, reason: str) -> None:
+        """One that was asked for by name and cannot be had, for `reason`; otherwise the sockets do as well."""
+        error = KernelError(reason, where="network.offload", remedy="set it to auto, or see docs/performance.md")
+        self.say("network.offload", error if reason else None)
+
     def say_what_needs_a_restart(self, before: Config, after: Config) -> None:
         changed = [section for section in AT_START if getattr(after, section) != getattr(before, section)]
         what = f"changes of [{'], ['.join(changed)}] are not in force"

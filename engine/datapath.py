@@ -34,6 +34,7 @@ from engine.apply.plane import (
     make_plane,
 )
 from engine.apply.reconcile import Outcome, Reconciler
+from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
 from engine.pod.attach import PodDriver
@@ -67,6 +68,7 @@ class Datapath:
         self.plane = plane if plane is not None else make_plane(workers, flows, busy_poll)
         self.forwarding = Forwarding(self.plane)
         self.tunnels = TunnelDriver(self.forwarding, openers.tunnel)
+        self.shortcuts = Shortcuts(self.forwarding, openers.tap)
         self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))
         self.host = HostDriver(self.forwarding, openers.tun)
         self.kernel_routes = KernelRouteDriver(self.host.device_name)
@@ -105,7 +107,9 @@ class Datapath:
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
-        return self._followed(self.reconciler.apply(desired))
+        outcome = self._followed(self.reconciler.apply(desired))
+        self.shortcuts.settle(desired.tunnels)
+        return outcome
 
     def estate(self) -> list[Heirloom]:
         """Every open port, for a successor. What is not in it the successor finds in the kernel."""
@@ -170,6 +174,8 @@ class Datapath:
         """Look at what the host's announcements may concern, its port and our routes, then repair."""
         if heard.devices:
             self.host.audit()
+        if heard.devices or heard.routes:
+            self.shortcuts.refresh(announced=heard != EVERYTHING)
         if self.kernel_routes.audit(heard):
             self.reconciler.unsettle(Kind.KERNEL_ROUTE)
         if heard.rules and self.rules.audit():
@@ -211,6 +217,7 @@ class Datapath:
             self.kernel_routes.close()
             self.rules.close()
             self.watch.close()
+            self.shortcuts.close()
             self.tunnels.release()
             self.host.release()
             self.pods.release()
@@ -234,6 +241,7 @@ class Datapath:
         self.kernel_routes.close()
         self.rules.close()
         self.watch.close()
+        self.shortcuts.close()
         self.pods.release(undo=undo)
 
     def _let_pods_come_back(self, allowed: bool) -> None:  # noqa: FBT001 - the driver's callback

@@ -153,6 +153,7 @@ class Keeper:
             self._datapath,
             underlay=self._look_at_underlay,
             forwarding=lambda: self.complaints.say_what_is_not_forwarded(self.desired),
+            shortcuts=self._look_at_shortcuts,
             residents=self._look_at_residents,
         )
 
@@ -300,6 +301,10 @@ class Keeper:
                 self._enforce(self.config)
         except TowpathError as error:
             self.complaints.say("underlay", error)
+
+    def _look_at_shortcuts(self) -> None:
+        self.datapath.shortcuts.check()
+        self.complaints.say_what_shortcut_is_missing(self.datapath.shortcuts.complaint())
 
     def _look_at_residents(self) -> None:
         if self.residents.look(self._loop.clock()):

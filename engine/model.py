@@ -20,6 +20,7 @@ Prefix = IPv4Network | IPv6Network
 
 Mode = Literal["overlay", "routed"]
 EncapsulationName = Literal["vxlan", "udp", "ipip", "none"]
+Offload = Literal["auto", "udp", "tap"]  # who cuts super-packets for the network between the nodes
 When = Literal["always", "cross-subnet"]
 Profile = Literal["towpath", "flannel", "calico"]
 
@@ -147,6 +148,7 @@ class Overlay:
     vni: int = 0  # 0: the profile's
     mtu: int = 0  # 0: derived from the route to each peer
     copy_dscp: bool = True
+    offload: Offload = "auto"
     mac: bytes | None = None
     mac6: bytes | None = None
 
@@ -232,6 +234,7 @@ class TunnelPort:
     mac: bytes = b"\0" * 6
     source_ports: Literal["hashed", "fixed"] = "hashed"
     copy_dscp: bool = True
+    offload: Offload = "auto"  # vxlan only
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,7 @@ class Node:
             dropped=sum(counters.drops.values()),
             applied=keeper.applied,
             problems=self.problems(),
-            ports=state.ports(running.forwarding),
+            ports=state.ports(running.forwarding, running.shortcuts.report()),
         )
 
 

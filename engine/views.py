@@ -63,6 +63,7 @@ class PortStatus(msgspec.Struct):
     kind: str  # pod, host, tunnel
     number: int
     granted: str = ""  # what the kernel gave: offloads, segmentation
+    shortcut: str = ""  # of a tunnel: how TCP super-packets leave it, and why
 
 
 class Hop(msgspec.Struct):

@@ -31,9 +31,9 @@ SETTLE_PAUSE = 0.05  # seconds for announcements that belong together
 class Vigil:
     """Over `datapath`, from `begin` to `end`.
 
-    `underlay`, `forwarding` and `residents` look at the host's addresses and path
-    MTUs, at whether its kernel forwards, and at the namespaces of attached pods,
-    and see to what is different.
+    `underlay`, `forwarding`, `shortcuts` and `residents` look at the host's
+    addresses and path MTUs, at whether its kernel forwards, at the ways past the
+    sockets, and at the namespaces of attached pods, and see to what is different.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Vigil:
         *,
         underlay: Callable[[], None],
         forwarding: Callable[[], None],
+        shortcuts: Callable[[], None],
         residents: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._datapath = datapath
         self._look_at_underlay = underlay
         self._look_at_forwarding = forwarding
+        self._look_at_shortcuts = shortcuts
         self._look_at_residents = residents
         self._bell: Bell | None = None
         self._heard = Heard()
@@ -65,6 +67,7 @@ class Vigil:
         loop.watch(self._bell.fileno(), READ, self._host_changed)
         loop.watch(datapath.watch.fileno(), READ, self._pods_changed)
         loop.watch(datapath.rules.bell.fileno(), READ, self._rules_changed)
+        loop.watch(datapath.shortcuts.fileno(), READ, self._neighbours_changed)
         loop.every(CHECK_PAUSE, self.check)
         loop.after(AUDIT_PAUSE, self._audit)
         self.arm_retry()
@@ -73,7 +76,8 @@ class Vigil:
         self._over = True
         for timer in filter(None, (self._look_timer, self._retry_timer)):
             timer.cancel()
-        for watched in (self._datapath.plane, self._datapath.watch, self._datapath.rules.bell):
+        datapath = self._datapath
+        for watched in (datapath.plane, datapath.watch, datapath.rules.bell, datapath.shortcuts):
             self._loop.forget(watched.fileno())
         if self._bell is not None:
             self._loop.forget(self._bell.fileno())
@@ -122,6 +126,9 @@ class Vigil:
             self._heard += Heard(rules=True)
             self._look_soon()
 
+    def _neighbours_changed(self, events: int) -> None:
+        self._datapath.shortcuts.attend()
+
     def _look_soon(self) -> None:
         if self._look_timer is None:
             pause = max(SETTLE_PAUSE, self._next_look - self._loop.clock())
@@ -160,6 +167,7 @@ class Vigil:
             return
         self._look_at_residents()
         self._look_at_forwarding()
+        self._look_at_shortcuts()
         if names := self._datapath.doubtful_pods():
             self._rung |= self._datapath.audit_pods(names)
             self.arm_retry()

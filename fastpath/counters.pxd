@@ -29,6 +29,8 @@ cdef enum:                     # events
     EVENT_REPLY_LIMITED        # ICMP replies not written for their rate
     EVENT_ECN_ODD              # outer ECT over inner Not-ECT (RFC 6040: legal, but worth a look)
     EVENT_AWAKE                # looked for work before sleeping, and found some
+    EVENT_SHORTCUT_SENT        # frames written past the sockets
+    EVENT_SHORTCUT_REFUSED     # frames the device refused: the packet went through a socket
     EVENT_COUNT
 
 cdef struct port_counters:

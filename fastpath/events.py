@@ -22,5 +22,7 @@ EVENTS: tuple[tuple[str, str], ...] = (
     ("reply_limited", "ICMP messages not written because of their rate"),
     ("ecn_odd", "ECN marks outside of a packet that carries none inside"),
     ("awake", "times that a worker looked for work before it slept, and found some"),
+    ("shortcut_sent", "packets and super-packets that went whole past the sockets"),
+    ("shortcut_refused", "packets that the shortcut's device refused, sent through a socket"),
 )
 EVENT_NAMES: tuple[str, ...] = tuple(name for name, _ in EVENTS)

@@ -96,6 +96,15 @@ cdef void encapsulate_fill(adjacency *record, object value):
     record.remote_length = len(remote)
     memcpy(record.remote, <const char *>remote, len(remote))
     memcpy(record.mac, <const char *>mac, 6)
+    if value.shortcut is not None:
+        shortcut_fill(record, value.shortcut)
+
+
+cdef void shortcut_fill(adjacency *record, object value):
+    cdef bytes link = value.destination + value.source
+    record.has_shortcut = True
+    record.tap = value.tap
+    memcpy(record.link, <const char *>link, 12)
 
 
 def check_adjacency(value, ports, adjacencies) -> None:
@@ -126,6 +135,17 @@ def check_adjacency(value, ports, adjacencies) -> None:
             raise ValueError(f"{value.remote} is not of the family of {ports[value.port].name}")
         if not 0 <= value.remote_port <= 65535:
             raise ValueError(f"remote_port must be 0..65535, not {value.remote_port}")
+        if value.shortcut is not None:
+            check_shortcut(value.shortcut, ports[value.port])
+
+
+def check_shortcut(value, port) -> None:
+    if port.kind != "udp" or port.tunnel.encapsulation != "vxlan":
+        raise ValueError(f"{port.name} has no shortcut: Linux segments frames of VXLAN alone")
+    hardware_address(value.destination)
+    hardware_address(value.source)
+    if value.tap < 0:
+        raise ValueError(f"{value.tap} is no descriptor")
 
 
 # -- ports -------------------------------------------------------------------
@@ -146,6 +166,8 @@ cdef port *port_record(uint32_t number, object opened, object addresses, uint32_
     record.n_senders = len(opened.senders)
     for i, fd in enumerate(opened.senders):
         record.senders[i] = fd
+    for i, source in enumerate(opened.source_ports):
+        record.source_ports[i] = source
     for address in addresses:
         if address.version == 4:
             record.addresses4[record.n4] = int(address)

@@ -3,11 +3,11 @@
 # Owns: the last step of the way out. Local ports get super-packets whole;
 # towards a tunnel, packets of one size to one peer leave as one train, a
 # super-packet is split at this last moment, headers into scratch memory and
-# payload by reference.
+# payload by reference; TCP to a peer with a shortcut leaves whole.
 # Never: waits for more packets to fill a train; what the burst holds is sent.
 # Invariant: packets of one flow leave in the order they came. A flow has one way
 # and one sender; a train remembers its flows in a Bloom filter, and before a flow
-# continues in another train, every train that may hold an earlier packet is sent.
+# continues in another train or by a shortcut, every train that may hold an earlier packet is sent.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -17,7 +17,7 @@ from fastpath.buffer cimport (
     SEGMENTS_MAX,
 )
 from fastpath.counters cimport (
-    counters, port_counters, EVENT_FRAGMENTED, EVENT_SUPER_SPLIT, PORTS_MAX,
+    counters, port_counters, EVENT_FRAGMENTED, EVENT_SHORTCUT_REFUSED, EVENT_SHORTCUT_SENT, EVENT_SUPER_SPLIT, PORTS_MAX,
 )
 from fastpath.encap.registry cimport encap_put
 from fastpath.encap.tunnel cimport tunnel
@@ -28,6 +28,7 @@ from fastpath.port.memory cimport memory_send, memory_send_train
 from fastpath.port.pace cimport pace_pass
 from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
 from fastpath.port.raw cimport raw_send
+from fastpath.port.tap cimport tap_send, tap_takes
 from fastpath.port.tun cimport tun_send
 from fastpath.port.udp cimport udp_send
 from fastpath.reason cimport (
@@ -322,12 +323,46 @@ cdef inline void send_cut(transmitter *x, packet *p, const adjacency *to, const 
         train_send(x, t)
     cut_account(x, p, n)
 
+# -- past the sockets --------------------------------------------------------------
+
+cdef inline void shortcut_account(transmitter *x, const packet *p, const adjacency *to, uint32_t header, bint sent) noexcept nogil:
+    """As if each segment had been a datagram."""
+    cdef port_counters *at = &x.count.ports[to.port]
+    cdef uint64_t bytes = wire_bytes(p) + <uint64_t>p.n_segments * header
+    if not sent:
+        x.count.drops[REASON_TX_FULL] += p.n_segments
+        at.dropped_packets += p.n_segments
+        return
+    x.count.events[EVENT_SHORTCUT_SENT] += 1
+    x.count.sent += p.n_segments
+    at.sent_packets += p.n_segments
+    at.sent_bytes += bytes
+    x.count.adjacencies[to.number].packets += p.n_segments
+    x.count.adjacencies[to.number].bytes += bytes
+
+cdef inline bint send_shortcut(transmitter *x, packet *p, const adjacency *to, const port *target) noexcept nogil:
+    """One packet as a frame of the underlay's; False: the device refused it, and the sockets have to."""
+    cdef uint32_t sender = sender_of(p, target)
+    cdef uint32_t header = encap_put(&target.tunnel, to.mac, p.family, p.data)
+    cdef int error
+    flush_all(x, holding(x, p, to, sender))
+    if p.gso_size == 0 and p.flags & PACKET_NEEDS_CHECKSUM and target.tunnel.outer_family == 6:
+        complete(p)
+    error = tap_send(target, to, p, sender, outer_class_of(p, target))
+    if error and reason_of(error) != REASON_TX_FULL:
+        x.count.events[EVENT_SHORTCUT_REFUSED] += 1
+        return False
+    shortcut_account(x, p, to, header, error == 0)
+    return True
+
 cdef inline void send_tunnel(transmitter *x, packet *p, const adjacency *to) noexcept nogil:
     cdef const port *target = port_at(x.ports, to.port)
     if target == NULL:
         packet_drop(p, REASON_PORT_GONE)
         return
     p.verdict = VERDICT_SENT
+    if tap_takes(target, to, p) and send_shortcut(x, p, to, target):
+        return
     if p.gso_size or p.length > to.mtu:
         send_cut(x, p, to, target)
     else:

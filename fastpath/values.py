@@ -56,11 +56,23 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortcut:
+    """A way past the sockets: whole frames between two Ethernet addresses, written to the descriptor `tap`.
+
+    Whoever withdraws one waits for `Plane.reclaimer.synchronize` before the descriptor is closed.
+    """
+
+    tap: int
+    destination: bytes
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Encapsulate:
     """Send the packet to `remote` through tunnel port `port`; `mtu` is that of the inner packet.
 
     `peer` is the number under which guard knows the node behind `remote`;
-    `mac` its VTEP address (vxlan only).
+    `mac` its VTEP address (vxlan only). TCP takes the `shortcut`, where there is one.
     """
 
     port: int
@@ -69,6 +81,7 @@ class Encapsulate:
     mtu: int
     remote_port: int = 0
     mac: bytes = b"\0" * 6
+    shortcut: Shortcut | None = None
 
 
 @dataclass(frozen=True, slots=True)

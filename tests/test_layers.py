@@ -60,7 +60,7 @@ SHARED: dict[str, list[str]] = {
     "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_paint", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
     "fastpath.encap": ["tunnel"],
     "fastpath.offload": ["sums", "complete", "merge"],
-    "fastpath.port": ["pace", "port", "socket", "sockets"],
+    "fastpath.port": ["pace", "port", "socket", "sockets", "tuntap"],
     "fastpath.reference": ["packet", "sums", "header", "lookup", "parsing"],
     "fastpath.stage": ["lookup", "parse", "police", "states"],
 }

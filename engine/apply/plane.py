@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from engine.apply.delta import Kind
@@ -48,6 +48,18 @@ class LocalPort(Protocol):
     def delete(self) -> None: ...
 
 
+class Tap(Protocol):
+    """A device that is there while its descriptor is open: frames written to it are received by the kernel."""
+
+    name: str
+    fd: int
+
+    def close(self) -> None: ...
+
+
+OpenTap = Callable[[], Tap]
+
+
 class OpenTun(Protocol):
     def __call__(
         self, name: str, *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int
@@ -60,17 +72,24 @@ class Openers:
 
     tun: OpenTun
     tunnel: Callable[[TunnelPort], Port]
+    tap: OpenTap | None = None  # None: no shortcuts
 
 
 def kernel_openers() -> Openers:
     """Ports of the kernel: TUN devices, UDP and raw sockets."""
-    return Openers(_open_tun, _open_tunnel)
+    return Openers(_open_tun, _open_tunnel, _open_tap)
 
 
 def _open_tun(name: str, *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int) -> LocalPort:
     from fastpath.port.tun import TunPort
 
     return cast(LocalPort, TunPort.open(name, role=role, addresses=tuple(addresses), mtu=mtu, persist=True))
+
+
+def _open_tap() -> Tap:
+    from fastpath.port.tap import Tap
+
+    return Tap.open()
 
 
 def _open_tunnel(wanted: TunnelPort) -> Port:
@@ -134,6 +153,15 @@ def _flow_settings(flows: FlowsSection) -> FlowSettings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The end of a shortcut: frames between two Ethernet addresses, written to a TAP's descriptor."""
+
+    tap: int
+    destination: bytes
+    source: bytes
+
+
 @dataclass(slots=True)
 class Slot:
     """One adjacency of the plane and what it stands for."""
@@ -170,6 +198,8 @@ class Forwarding:
             dict
         )  # slots by what they lead through
         self.routes: dict[Prefix, tuple[Via, ...]] = {}
+        self.shortcuts: Mapping[tuple[str, Address], Link] = {}  # by tunnel and remote address
+        self.tunnel_changes = 0  # how often a next hop through a tunnel came or went
         self._peer_numbers: dict[str, int] = {}
         self._last_peer_number = 0
 
@@ -233,6 +263,7 @@ class Forwarding:
                 self.release((via,))
             raise
         self.slots[key] = slot
+        self.tunnel_changes += vias[0].kind == "tunnel"
         for owner in _owners(vias):
             self._through[owner][key] = slot
         return slot
@@ -244,6 +275,7 @@ class Forwarding:
         if slot.users == 0:
             self.plane.remove_adjacency(slot.number)
             del self.slots[key]
+            self.tunnel_changes += vias[0].kind == "tunnel"
             for owner in _owners(vias):
                 self._through[owner].pop(key, None)
                 if not self._through[owner]:
@@ -258,7 +290,7 @@ class Forwarding:
         slot.vias, slot.value = vias, value
 
     def _resolve(self, vias: tuple[Via, ...]) -> Adjacency:
-        from fastpath.values import Deliver, Encapsulate, Reject, Spread
+        from fastpath.values import Deliver, Encapsulate, Reject, Shortcut, Spread
 
         if len(vias) > 1:
             slots = [self.slots[_key((via,))] for via in vias]
@@ -275,7 +307,18 @@ class Forwarding:
         if via.remote is None:
             raise TowpathError("a tunnel next hop needs a remote address", where=f"peer {via.peer}")
         peer = self.peer_number(via.peer)
-        return Encapsulate(port, peer, via.remote, via.mtu, via.remote_port, via.mac)
+        link = self.shortcuts.get((via.target, via.remote))
+        shortcut = None if link is None else Shortcut(link.tap, link.destination, link.source)
+        return Encapsulate(port, peer, via.remote, via.mtu, via.remote_port, via.mac, shortcut)
+
+    def set_shortcuts(self, wanted: Mapping[tuple[str, Address], Link]) -> None:
+        """These next hops have a shortcut, and no others."""
+        before, self.shortcuts = self.shortcuts, wanted
+        changed = {key for key in {**before, **wanted} if before.get(key) != wanted.get(key)}
+        for slot in self.slots.values() if changed else ():
+            via = slot.vias[0]
+            if not slot.members and via.remote is not None and (via.target, via.remote) in changed:
+                self._update(slot, slot.vias)
 
     # -- routes and peers ----------------------------------------------------
     def set_route(self, prefix: Prefix, vias: tuple[Via, ...]) -> None:
@@ -383,6 +426,10 @@ class TunnelDriver:
 
     def set(self, key: Hashable, value: object) -> None:
         wanted = cast(TunnelPort, value)
+        entry = self._open.get(key)
+        if entry is not None and replace(entry[0], offload=wanted.offload) == wanted:
+            self._open[key] = wanted, entry[1]  # its sockets are as they should be
+            return
         self.remove(key)  # two sockets cannot hold one port
         try:
             port = self.open_tunnel(wanted)

@@ -34,13 +34,13 @@ def look(facts: Facts, interface: str | None) -> Underlay:
     return Underlay(found, _path_mtus(remotes), min(mtus, default=DEFAULT_MTU))
 
 
-def path_mtu(remote: Address) -> int | None:
-    """Bytes of the largest IP packet to `remote`, learned path MTU included; None when there is no route."""
+def path_mtu(remote: Address, port: int = 9) -> int | None:
+    """Bytes of the largest IP packet to `remote`, learned path MTU and IPsec included; None when there is no route."""
     family = socket.AF_INET if remote.version == 4 else socket.AF_INET6
     level, option = (socket.IPPROTO_IP, _IP_MTU) if remote.version == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((str(remote), 9))
+            probe.connect((str(remote), port))
             return probe.getsockopt(level, option)
     except OSError:
         return None

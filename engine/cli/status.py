@@ -43,7 +43,13 @@ def command(output: Output, path: Path) -> None:
         )
         if status.ports:
             click.echo()
-            print_table(("port", "kind", "granted"), ((port.name, port.kind, port.granted) for port in status.ports))
+            print_table(
+                ("port", "kind", "granted"),
+                (
+                    (port.name, port.kind, "; ".join(filter(None, (port.granted, port.shortcut))))
+                    for port in status.ports
+                ),
+            )
         for problem in status.problems:
             again = f" [try {problem.attempts}, again in {problem.retry_in:.0f} s]" if problem.attempts else ""
             click.secho(f"\nproblem: {problem.what}{again}", fg="red", nl=False)

@@ -27,6 +27,7 @@ from engine.model import (
     Mode,
     NamedPort,
     Node,
+    Offload,
     Overlay,
     Peer,
     Pod,
@@ -103,6 +104,13 @@ class NetworkSection(Section, frozen=True, kw_only=True):
         ),
     ] = None
     dscp: Annotated[Dscp, Meta(description="Whether the outer header carries the inner DSCP or zero.")] = "copy"
+    offload: Annotated[
+        Offload,
+        Meta(
+            description="Who cuts the super-packets of TCP in VXLAN: our sockets (udp), the underlay's device past "
+            "routing and netfilter (tap), or the device where it can (auto)."
+        ),
+    ] = "auto"
     mac: Annotated[
         Mac | None, Meta(description="Our VXLAN endpoint over IPv4; made from the node's name when absent.")
     ] = None
@@ -418,6 +426,7 @@ class Config(Section, frozen=True, kw_only=True):
                 vni=network.vni or 0,
                 mtu=network.mtu or 0,
                 copy_dscp=network.dscp == "copy",
+                offload=network.offload,
                 mac=_octets(network.mac),
                 mac6=_octets(network.mac6),
             ),

@@ -42,6 +42,7 @@ def tunnel_port(facts: Facts, encapsulation: Tunnelled, local: Address) -> Tunne
         mac=mac,
         source_ports=numbers.source_ports,
         copy_dscp=overlay.copy_dscp,
+        offload=overlay.offload,
     )
 
 

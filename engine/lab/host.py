@@ -20,6 +20,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from engine.apply.features import read_features
 from engine.lab import offload
 from engine.lab.capture import Capture
 from engine.lab.namespace import Namespace
@@ -105,7 +106,7 @@ class Interface:
         return self
 
     def features(self) -> dict[str, bool]:
-        return self.host.call(offload.read_features, self.name)
+        return self.host.call(read_features, self.name)
 
     def capture(self, path: Path | None = None) -> Capture:
         """Start to record every frame of the device; a context manager."""

@@ -7,11 +7,10 @@ Invariant: a profile that the kernel did not take is an error, not a slower test
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any
 
+from engine.apply.features import ethtool, read_features
 from engine.errors import KernelError
 
 _TUNNEL = ("tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation")
@@ -44,35 +43,17 @@ class Profile(Enum):
         return dict.fromkeys((*_CHECKSUM, *_SEGMENTATION, *_TUNNEL), False) | {"rx-gro": self is Profile.DUMB}
 
 
-def read_features(device: str) -> dict[str, bool]:
-    """Every offload of `device` in the calling thread's namespace, by the kernel's name."""
-    with _ethtool(device) as ethtool:
-        features = ethtool.get_features()
-        return {name: bool(features.is_active(name)) for name in list(features.keys()) if name}
-
-
 def set_features(device: str, wanted: Mapping[str, bool]) -> None:
     """Set offloads of `device`; those the device does not have count as off."""
     if not wanted:
         return
-    with _ethtool(device) as ethtool:
-        features = ethtool.get_features()
+    with ethtool(device) as asked:
+        features = asked.get_features()
         for name, value in wanted.items():
             if name in features and features.is_available(name):
                 features.set_value(name, value)
-        ethtool.set_features(features)
+        asked.set_features(features)
     now = read_features(device)
     refused = sorted(name for name, value in wanted.items() if now.get(name, False) != value)
     if refused:
         raise KernelError(f"the device kept its offloads {', '.join(refused)}", where=device)
-
-
-@contextlib.contextmanager
-def _ethtool(device: str) -> Iterator[Any]:
-    from pyroute2.ethtool import ioctl
-
-    ethtool: Any = ioctl.IoctlEthtool(device)  # type: ignore[no-untyped-call]
-    try:
-        yield ethtool
-    finally:
-        ethtool.close()

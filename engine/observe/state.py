@@ -6,7 +6,7 @@ Never: changes anything; a view is made when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -90,9 +90,16 @@ def pods(forwarding: Forwarding, desired: Desired, failures: Iterable[Failure], 
     return views.Pods(found)
 
 
-def ports(forwarding: Forwarding) -> list[views.PortStatus]:
+def ports(forwarding: Forwarding, shortcuts: Mapping[str, str]) -> list[views.PortStatus]:
+    """`shortcuts`: of each tunnel that may have some, what became of it."""
     return [
-        views.PortStatus(name, kind, number, _granted(forwarding.attached[kind, name]))
+        views.PortStatus(
+            name,
+            kind,
+            number,
+            _granted(forwarding.attached[kind, name]),
+            shortcuts.get(name, "") if kind == "tunnel" else "",
+        )
         for (kind, name), number in sorted(forwarding.ports.items())
     ]
 

@@ -43,6 +43,7 @@ cdef struct port:
     uint32_t mtu               # bytes, of the device or the largest inner packet
     int inputs[INPUTS_MAX]
     int senders[SENDERS_MAX]   # udp: by flow hash; raw: protocol 4, protocol 41
+    uint16_t source_ports[SENDERS_MAX]  # udp: of each sender
     uint32_t addresses4[PORT_ADDRESSES_MAX]
     uint64_t addresses6[PORT_ADDRESSES_MAX][2]
     pace egress                # what comes from a pod: read no faster

@@ -24,7 +24,8 @@ class Port:
     Attributes: `name` for messages; `inputs`, descriptors to receive from;
     `senders`, descriptors to send by; `mtu` in bytes; `vnet_header`, bytes of
     the virtio header (0 for none); `takes_super` and `takes_super_udp`, whether
-    TCP and UDP super-packets may be written; `segments_max`, datagrams of one send; `bandwidth`, how fast a pod's is.
+    TCP and UDP super-packets may be written; `segments_max`, datagrams of one send; `source_ports`, UDP ports of the
+    senders; `bandwidth`, how fast a pod's is.
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Port:
         self.takes_super = False
         self.takes_super_udp = False
         self.segments_max = 1
+        self.source_ports: tuple[int, ...] = ()
         self.bandwidth = Bandwidth()
 
     @property

@@ -16,16 +16,23 @@ from typing import Literal
 import pytun
 
 from fastpath.port.port import Port
+from fastpath.port.tuntap import (
+    CSUM,
+    TSO4,
+    TSO6,
+    TSO_ECN,
+    TUNGETIFF,
+    TUNSETOFFLOAD,
+    TUNSETPERSIST,
+    TUNSETVNETHDRSZ,
+    USO4,
+    USO6,
+)
 from fastpath.values import Address
 
-TUNSETOFFLOAD = 0x400454D0
-TUNSETVNETHDRSZ = 0x400454D8
-TUNSETPERSIST = 0x400454CB
-TUNGETIFF = 0x800454D2
 IFREQ = struct.Struct("16sH22x")  # struct ifreq: name, flags
 VNET_HEADER = 10  # bytes of struct virtio_net_hdr
 
-CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
 LADDER = (
     CSUM | TSO4 | TSO6 | TSO_ECN | USO4 | USO6,  # Linux >= 6.2
     CSUM | TSO4 | TSO6 | TSO_ECN,

@@ -33,6 +33,7 @@ class UdpPort(Port):
         )
         self._sockets = (receiving, *sending)
         self.segments_max = segments_allowed(sending[0])
+        self.source_ports = tuple(each.getsockname()[1] for each in sending)
         self.gro = merge_receives(receiving)
 
     @classmethod

@@ -25,9 +25,17 @@ cdef enum:
     VIRTIO_CHECKSUM_START = 6
     VIRTIO_CHECKSUM_OFFSET = 8
 
+    VIRTIO_OUTER_TRANSPORT = 20  # of a tunnelled super-packet: where its outer UDP header starts
+    VIRTIO_INNER_NETWORK = 22    # and its inner IP header
+
 cdef enum:                     # of the first byte
     VIRTIO_NEEDS_CHECKSUM = 1
     VIRTIO_DATA_VALID = 2
+    VIRTIO_TUNNEL_CHECKSUM = 8 # the outer UDP checksum is pending too
+
+cdef enum:                     # beside the type of the inner super-packet
+    VIRTIO_TUNNEL_IPV4 = 0x20
+    VIRTIO_TUNNEL_IPV6 = 0x40
 
 cdef enum:
     # Linux splits TCP no finer (TCP_MIN_GSO_SIZE); less is an attempt to multiply packets.

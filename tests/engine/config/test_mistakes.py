@@ -115,7 +115,7 @@ MISTAKES = {
         '[network]\n"a b" = 1\n',
         (
             't.toml:7: network."a b": is not a known key (known here are mode, encapsulation, when, profile, port,'
-            " vni, mtu, dscp, mac, mac6)"
+            " vni, mtu, dscp, offload, mac, mac6)"
         ),
     ),
     "missing key": (

@@ -1,0 +1,76 @@
+"""A TAP device every frame of which leaves by another device: a clsact qdisc and one redirecting filter.
+
+Owns: that device and what hangs on it; all of it is gone with its descriptor, however the process ends.
+Never: chooses the other device, or gives the TAP an address.
+Invariant: nothing reaches the TAP's queue: it has no address, no IPv6 and no ARP, and its own filter drops
+what is sent to it. While no redirection is set, what is written to it ends at the host's door, for it bears
+another station's address.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from engine.apply.links import ALIAS_PREFIX
+from engine.apply.plane import OpenTap, Tap
+from engine.apply.refusal import refusal
+from engine.apply.underlay import Netlink, netlink
+
+ALIAS = f"{ALIAS_PREFIX}shortcut"
+_UP, _NO_ARP = 0x1, 0x80
+_INGRESS = 0xFFFFFFF2  # clsact, on the way in
+_ALL_PROTOCOLS = 0x0003
+
+
+class Redirection:
+    def __init__(self, tap: Tap, device: int) -> None:
+        self.tap = tap
+        self.device = device
+
+    @classmethod
+    def open(cls, open_tap: OpenTap, device: int) -> Self:
+        """KernelError when the kernel lacks a part of it."""
+        where = "shortcut"
+        try:
+            tap = open_tap()
+        except OSError as error:
+            doing = "the kernel makes no TAP for tunnelled super-packets (Linux 6.17)"
+            raise refusal(error, where=where, doing=doing, tun=True) from error
+        try:
+            with netlink() as ip:
+                _lead(ip, tap.name, device)
+        except Exception as error:  # pyroute2's errors have no base but this
+            tap.close()
+            raise refusal(error, where=where, doing="the kernel does not redirect frames (u32, mirred)") from error
+        return cls(tap, device)
+
+    def close(self) -> None:
+        """Not before the plane knows the descriptor no more."""
+        self.tap.close()
+
+
+def _lead(ip: Netlink, name: str, device: int) -> None:
+    (index,) = ip.link_lookup(ifname=name)
+    _write_off_ipv6(name)
+    tc: Any = ip
+    tc.tc("add", "clsact", index)
+    tc.tc(
+        "add-filter",
+        "u32",
+        index,
+        parent=_INGRESS,
+        prio=1,
+        protocol=_ALL_PROTOCOLS,
+        keys=["0x0/0x0+0"],
+        target=0x10000,
+        action=[{"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": device}],
+    )
+    tc.link("set", index=index, ifalias=ALIAS, flags=_UP | _NO_ARP, change=_UP | _NO_ARP)
+
+
+def _write_off_ipv6(name: str) -> None:
+    """Before it is up: it would get an address, and speak."""
+    file = Path("/proc/sys/net/ipv6/conf") / name / "disable_ipv6"
+    if file.exists():
+        file.write_text("1")

@@ -1,0 +1,278 @@
+"""Which peers' TCP goes past the sockets, and on whose account it does not.
+
+A shortcut leads from a VXLAN tunnel straight to the device by which the kernel
+would send to a peer: whole super-packets, which that device cuts itself.
+
+Owns: the redirections, one a device, and what is known of routes and neighbours.
+Never: sends, or asks a neighbour for its address itself: the kernel does.
+Invariant: a shortcut exists only while the kernel would put the same datagrams
+on the same device to the same Ethernet address, as large as the device may send:
+what IPsec, a learned path MTU or a route with settings of its own changes stays
+with the sockets, and so does every peer of which something is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from engine.apply import neighbour_message
+from engine.apply.egress import Egress, look_at
+from engine.apply.neighbour_message import DELETE_NEIGHBOUR, NEW_NEIGHBOUR, Neighbour, Way
+from engine.apply.plane import Forwarding, Link, OpenTap
+from engine.apply.redirection import Redirection
+from engine.apply.route_message import NEW_ROUTE, messages
+from engine.apply.route_socket import RouteSocket
+from engine.apply.underlay import path_mtu
+from engine.errors import TowpathError
+from engine.model import Address, TunnelPort
+
+log = logging.getLogger(__name__)
+
+_NEIGHBOUR_GROUP = 0x4
+_AT_ONCE = 1000  # announcements; the rest rings again
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A peer's address, and the tunnel that leads there."""
+
+    tunnel: TunnelPort
+    remote: Address
+
+
+@dataclass(slots=True)
+class Shortcuts:
+    forwarding: Forwarding
+    open_tap: OpenTap | None
+    _bell: socket.socket = field(init=False)
+    _tunnels: Mapping[str, TunnelPort] = field(default_factory=dict)
+    _ways: dict[Target, Way] = field(default_factory=dict)
+    _narrow: set[tuple[Target, Way]] = field(default_factory=set)  # once carried less than their device
+    _egress: dict[int, Egress] = field(default_factory=dict)
+    _neighbours: dict[Way, Neighbour] = field(default_factory=dict)
+    _redirections: dict[int, Redirection] = field(default_factory=dict)
+    _refused: dict[int, str] = field(default_factory=dict)  # device -> why it has no redirection
+    _settled: tuple[object, int] = (None, -1)
+    _sent: dict[int, int] = field(default_factory=dict)  # adjacency -> packets, at the last `check`
+
+    def __post_init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._bell = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._bell.bind((0, _NEIGHBOUR_GROUP))
+
+    def fileno(self) -> int:
+        """Readable when neighbours have changed."""
+        return self._bell.fileno()
+
+    # -- when to look ------------------------------------------------------------
+    def settle(self, tunnels: Iterable[TunnelPort]) -> None:
+        """Tunnels or peers may be others."""
+        wanted = {tunnel.key: tunnel for tunnel in tunnels if _may_have(tunnel)}
+        state = (wanted, self.forwarding.tunnel_changes)
+        if state != self._settled:
+            if wanted != self._tunnels:
+                self._refused.clear()
+            self._tunnels, self._settled = wanted, state
+            self.refresh()
+
+    def refresh(self, *, announced: bool = True) -> None:
+        """Links, addresses or routes may be others: ask about everything. `announced`: some are, so that a path
+        that carried less may carry more; what the kernel learns of one by itself, and forgets, it does not announce."""
+        if self.open_tap is None or not (self._tunnels or self._redirections):
+            return
+        try:
+            with closing(RouteSocket()) as ip:
+                self._ways = dict(self._find_ways(ip))
+                self._narrow.intersection_update(() if announced else self._ways.items())
+                self._neighbours = {each.way: each for each in _list_neighbours(ip)}
+            self._egress = look_at(way.device for way in self._ways.values())
+        except OSError as error:
+            log.warning("cannot look for shortcuts: %s", error)
+            self._ways = {}
+        self._publish()
+
+    def attend(self) -> None:
+        """Take up what was announced of neighbours."""
+        concerned = {(way.device, way.hop) for way in self._ways.values()}
+        changed = False
+        for found in self._announced():
+            if found is None:
+                self.refresh()
+                return
+            if (found.way.device, found.way.hop) in concerned:
+                before = self._neighbours.get(found.way)
+                changed |= before is None or before.mac != found.mac
+                self._neighbours[found.way] = found
+        if changed:
+            self._publish()
+
+    def check(self) -> None:
+        """What nobody announces, of the peers that were sent to: a path that carries less, an address nobody confirms."""
+        if not self.forwarding.shortcuts:
+            return
+        narrow = False
+        with closing(RouteSocket()) as ip:
+            for target in self._busy():
+                way = self._ways[target]
+                narrow |= self._is_narrow(target, way)
+                neighbour = self._neighbours.get(way)
+                if neighbour is not None and neighbour.is_stale:
+                    with contextlib.suppress(OSError):  # it is gone, which is announced
+                        ip.answers(neighbour_message.use(ip.next_sequence(), way))
+        if narrow:
+            self._publish()
+
+    def close(self) -> None:
+        """After the workers ended, or the plane let go of all shortcuts."""
+        for redirection in self._redirections.values():
+            redirection.close()
+        self._redirections.clear()
+        self._bell.close()
+
+    # -- what is told --------------------------------------------------------------
+    def report(self) -> dict[str, str]:
+        """Tunnel -> how TCP super-packets leave it, in words."""
+        return {tunnel.key: self._words(tunnel) for tunnel in self._tunnels.values()}
+
+    def complaint(self) -> str:
+        """What keeps a shortcut away that was asked for by name; empty: nothing."""
+        asked = [tunnel for tunnel in self._tunnels.values() if tunnel.offload == "tap"]
+        objections = [text for tunnel in asked for text in self._objections(tunnel)]
+        return objections[0] if objections else ""
+
+    def _words(self, tunnel: TunnelPort) -> str:
+        targets = [target for target in self._ways if target.tunnel == tunnel]
+        given = [target for target in targets if (tunnel.key, target.remote) in self.forwarding.shortcuts]
+        if given:
+            names = sorted({self._egress[self._ways[target].device].name for target in given})
+            return f"TCP whole through {', '.join(names)} to {len(given)} of {len(targets)} peers"
+        if objections := self._objections(tunnel):
+            return f"TCP cut: {objections[0]}"
+        narrow = any((target, self._ways[target]) in self._narrow for target in targets)
+        return (
+            f"TCP cut: {'paths carry less than their device' if narrow else 'no Ethernet address of a peer is known'}"
+        )
+
+    def _objections(self, tunnel: TunnelPort) -> list[str]:
+        if self.open_tap is None:
+            return ["this node has no TAP"]
+        devices = {way.device for target, way in self._ways.items() if target.tunnel == tunnel}
+        found = [self._objection(tunnel, device) for device in sorted(devices)]
+        return [text for text in found if text]
+
+    # -- finding out -------------------------------------------------------------
+    def _find_ways(self, ip: RouteSocket) -> Iterator[tuple[Target, Way]]:
+        for target in self._targets():
+            request = neighbour_message.way_of_datagrams(
+                ip.next_sequence(), target.tunnel.local, target.remote, target.tunnel.port
+            )
+            with contextlib.suppress(OSError):  # no route
+                for kind, data in ip.answers(request):
+                    way = neighbour_message.way(data, 0, len(data), target.remote) if kind == NEW_ROUTE else None
+                    if way is not None:
+                        yield target, way
+
+    def _targets(self) -> set[Target]:
+        return {
+            Target(self._tunnels[via.target], via.remote)
+            for slot in self.forwarding.slots.values()
+            for via in slot.vias
+            if via.kind == "tunnel" and via.remote is not None and via.target in self._tunnels
+        }
+
+    def _busy(self) -> list[Target]:
+        """Those with a shortcut to whom something was sent since the last time."""
+        counters = self.forwarding.plane.counters().adjacencies
+        found = []
+        for slot in self.forwarding.slots.values():
+            via = slot.vias[0]
+            if slot.members or via.remote is None or (via.target, via.remote) not in self.forwarding.shortcuts:
+                continue
+            sent = counters.get(slot.number, (0, 0))[0]
+            if sent != self._sent.get(slot.number):
+                self._sent[slot.number] = sent
+                found.append(Target(self._tunnels[via.target], via.remote))
+        return found
+
+    def _announced(self) -> Iterator[Neighbour | None]:
+        """What was announced; None when something was lost."""
+        for _ in range(_AT_ONCE):
+            try:
+                data = self._bell.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # more than the socket holds
+                yield None
+                continue
+            for kind, _, _, start, end in messages(data):
+                if kind in (NEW_NEIGHBOUR, DELETE_NEIGHBOUR):
+                    found = neighbour_message.neighbour(data, start, end)
+                    if found is not None:
+                        yield found
+
+    # -- deciding ------------------------------------------------------------------
+    def _publish(self) -> None:
+        """Open what is missing, tell the plane, then close what it uses no more."""
+        used = {way.device for target, way in self._ways.items() if not self._objection(target.tunnel, way.device)}
+        for device in used - set(self._redirections):
+            self._redirect(device)
+        self.forwarding.set_shortcuts(dict(self._links()))
+        unused = set(self._redirections) - used
+        if unused:
+            self.forwarding.plane.reclaimer.synchronize()  # no worker writes to their descriptors any more
+        for device in unused:
+            self._redirections.pop(device).close()
+
+    def _links(self) -> Iterator[tuple[tuple[str, Address], Link]]:
+        for target, way in self._ways.items():
+            neighbour, redirection = self._neighbours.get(way), self._redirections.get(way.device)
+            if neighbour is None or not neighbour.mac or redirection is None:
+                continue
+            if not self._objection(target.tunnel, way.device) and not self._is_narrow(target, way):
+                link = Link(redirection.tap.fd, neighbour.mac, self._egress[way.device].mac)
+                yield (target.tunnel.key, target.remote), link
+
+    def _objection(self, tunnel: TunnelPort, device: int) -> str:
+        """Why no frame of the tunnel may go straight to the device."""
+        egress = self._egress.get(device)
+        if egress is None:
+            return "the device to the peers is gone"
+        if egress.objection:
+            return egress.objection
+        if tunnel.offload == "auto" and not egress.segments:
+            return f"{egress.name} does not segment tunnels"
+        return self._refused.get(device, "")
+
+    def _is_narrow(self, target: Target, way: Way) -> bool:
+        """Whether the path carries, or once carried, less than its device: ask the kernel, which knows of IPsec too."""
+        egress = self._egress.get(way.device)
+        if (target, way) not in self._narrow:
+            if egress is not None and path_mtu(target.remote, target.tunnel.port) == egress.mtu:
+                return False
+            self._narrow.add((target, way))
+        return True
+
+    def _redirect(self, device: int) -> None:
+        """A refusal is remembered until the configuration is another: each try makes a device and removes it."""
+        try:
+            if self.open_tap is not None:
+                self._redirections[device] = Redirection.open(self.open_tap, device)
+        except TowpathError as error:
+            self._refused[device] = str(error)
+            log.info("no shortcut through %s: %s", self._egress[device].name, error)
+
+
+def _may_have(tunnel: TunnelPort) -> bool:
+    return tunnel.encapsulation == "vxlan" and tunnel.offload != "udp"
+
+
+def _list_neighbours(ip: RouteSocket) -> Iterator[Neighbour]:
+    for kind, data in ip.answers(neighbour_message.all_neighbours(ip.next_sequence())):
+        found = neighbour_message.neighbour(data, 0, len(data)) if kind == NEW_NEIGHBOUR else None
+        if found is not None:
+            yield found

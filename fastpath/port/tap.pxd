@@ -1,0 +1,132 @@
+# The shortcut of a VXLAN tunnel: a TCP packet or super-packet with its outer headers, as one frame into a TAP device.
+#
+# What is written there leaves by the device of the underlay, which cuts a
+# super-packet itself or hands it on whole. No socket, no routing, no segment
+# made here.
+#
+# Owns: the frame's outer Ethernet, IP and UDP headers and its virtio header.
+# Never: waits longer than a socket's send does, or reads from the device.
+# Invariants:
+#   * A packet either goes this way completely or comes back as it was: only its headroom was written.
+#   * The frame of a super-packet says of each segment what its own datagram would
+#     have said: ports, addresses and class are those of the tunnel's sockets.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from fastpath.buffer cimport packet, HEADROOM, PACKET_FRAGMENT, PACKET_MAX, PACKET_NEEDS_CHECKSUM
+from fastpath.encap.vxlan cimport VXLAN_HEADER
+from fastpath.port.port cimport port
+from fastpath.port.socket cimport SEND_TRIES, SEND_WAIT_MS
+from fastpath.system cimport poll, pollfd, write, errno, EAGAIN, EINTR, ENOBUFS, ENOMEM, POLLOUT
+from fastpath.table.adjacency cimport adjacency
+from fastpath.wire.checksum cimport checksum_fold
+from fastpath.wire.ethernet cimport ETHERNET_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from fastpath.wire.ipv4 cimport IPV4_BYTES, IPV4_DF, ipv4_pseudo, ipv4_put
+from fastpath.wire.ipv6 cimport IPV6_BYTES, ipv6_pseudo, ipv6_put
+from fastpath.wire.octets cimport store16
+from fastpath.wire.transport cimport PROTOCOL_TCP, PROTOCOL_UDP, UDP_BYTES, UDP_CHECKSUM, UDP_LENGTH
+from fastpath.wire.virtio cimport (
+    VIRTIO_BYTES_MAX, VIRTIO_CHECKSUM_OFFSET, VIRTIO_CHECKSUM_START, VIRTIO_GSO_SIZE, VIRTIO_GSO_TYPE,
+    VIRTIO_HEADER_BYTES, VIRTIO_INNER_NETWORK, VIRTIO_NEEDS_CHECKSUM, VIRTIO_OUTER_TRANSPORT, VIRTIO_TUNNEL_CHECKSUM,
+    VIRTIO_TUNNEL_IPV4, VIRTIO_TUNNEL_IPV6, virtio_store16,
+)
+
+cdef enum:
+    OUTER_TTL = 64             # as the sockets'
+    SOCKET_PORT = 2            # where the port stands in sockaddr_in and sockaddr_in6
+    SOCKET_IPV4 = 4            # and the address in each
+    SOCKET_IPV6 = 8
+
+
+cdef inline uint32_t outer_bytes(uint32_t family) noexcept nogil:
+    """Of the outer IP and UDP headers."""
+    return UDP_BYTES + (IPV4_BYTES if family == 4 else IPV6_BYTES)
+
+
+cdef inline bint tap_takes(const port *tunnel, const adjacency *to, const packet *p) noexcept nogil:
+    """Whether a packet goes by the shortcut. All TCP of a flow does, so that its order is that of one queue.
+
+    But what must be fragmented, was joined of pieces, or is too long with the
+    headers before it, which no pod sends that is left as it was made.
+    """
+    return (
+        to.has_shortcut and p.protocol == PROTOCOL_TCP and p.flags & PACKET_FRAGMENT == 0 and p.n_tail == 0
+        and (p.gso_size != 0 or p.length <= to.mtu)
+        and p.length + VXLAN_HEADER + outer_bytes(tunnel.tunnel.outer_family) <= PACKET_MAX
+    )
+
+
+cdef inline void outer_put(
+    uint8_t *ip, const port *tunnel, const adjacency *to, uint32_t sender, uint32_t traffic_class, uint32_t datagram,
+) noexcept nogil:
+    """The IP and UDP headers of `datagram` bytes, UDP's included; over IPv6 with a pending checksum, over IPv4 with none."""
+    cdef uint8_t *udp = ip + outer_bytes(tunnel.tunnel.outer_family) - UDP_BYTES
+    cdef uint64_t pseudo
+    store16(udp, tunnel.source_ports[sender])
+    memcpy(udp + 2, to.remote + SOCKET_PORT, 2)
+    store16(udp + UDP_LENGTH, datagram)
+    store16(udp + UDP_CHECKSUM, 0)
+    if tunnel.tunnel.outer_family == 4:
+        ipv4_put(ip, tunnel.tunnel.local + 12, to.remote + SOCKET_IPV4, PROTOCOL_UDP, IPV4_BYTES + datagram,
+                 traffic_class, 0, IPV4_DF, OUTER_TTL)
+    else:
+        ipv6_put(ip, tunnel.tunnel.local, to.remote + SOCKET_IPV6, PROTOCOL_UDP, datagram, traffic_class, 0, OUTER_TTL)
+        pseudo = ipv6_pseudo(ip, PROTOCOL_UDP, datagram)
+        store16(udp + UDP_CHECKSUM, checksum_fold(pseudo))
+
+
+cdef inline void tunnel_virtio_put(uint8_t *h, const packet *p, uint32_t family) noexcept nogil:
+    """The virtio header of the frame, `family` being the outer one."""
+    cdef uint32_t outer = ETHERNET_BYTES + outer_bytes(family) - UDP_BYTES
+    cdef uint32_t inner = outer + UDP_BYTES + VXLAN_HEADER
+    memset(h, 0, VIRTIO_BYTES_MAX)
+    if p.gso_size != 0:
+        h[0] = VIRTIO_NEEDS_CHECKSUM if family == 4 else VIRTIO_NEEDS_CHECKSUM | VIRTIO_TUNNEL_CHECKSUM
+        h[VIRTIO_GSO_TYPE] = p.gso_type | (VIRTIO_TUNNEL_IPV4 if family == 4 else VIRTIO_TUNNEL_IPV6)
+        virtio_store16(h + VIRTIO_HEADER_BYTES, inner + p.payload)
+        virtio_store16(h + VIRTIO_GSO_SIZE, p.gso_size)
+        virtio_store16(h + VIRTIO_OUTER_TRANSPORT, outer)
+        virtio_store16(h + VIRTIO_INNER_NETWORK, inner)
+    if p.flags & PACKET_NEEDS_CHECKSUM:
+        h[0] |= VIRTIO_NEEDS_CHECKSUM
+        virtio_store16(h + VIRTIO_CHECKSUM_START, inner + p.checksum_start)
+        virtio_store16(h + VIRTIO_CHECKSUM_OFFSET, p.checksum_offset)
+    elif family == 6:          # one checksum can be pending: the inner one was completed before
+        h[0] = VIRTIO_NEEDS_CHECKSUM
+        virtio_store16(h + VIRTIO_CHECKSUM_START, outer)
+        virtio_store16(h + VIRTIO_CHECKSUM_OFFSET, UDP_CHECKSUM)
+
+
+cdef inline int tap_write(int fd, const uint8_t *frame, uint32_t length) noexcept nogil:
+    """write that waits a bounded time for room. 0, or the errno."""
+    cdef pollfd waiting
+    cdef int attempt
+    for attempt in range(SEND_TRIES):
+        if write(fd, frame, length) >= 0:
+            return 0
+        if errno == EAGAIN:
+            waiting.fd = fd
+            waiting.events = POLLOUT
+            poll(&waiting, 1, SEND_WAIT_MS)
+        elif errno != ENOBUFS and errno != ENOMEM and errno != EINTR:
+            return errno
+    return errno
+
+
+cdef inline int tap_send(
+    const port *tunnel, const adjacency *to, const packet *p, uint32_t sender, uint32_t traffic_class,
+) noexcept nogil:
+    """Send a packet that `tap_takes` and that has its VXLAN header in front. 0, or the errno.
+
+    Over IPv6 a packet that is no super-packet comes with its checksum completed.
+    """
+    cdef uint32_t family = tunnel.tunnel.outer_family
+    cdef uint32_t datagram = UDP_BYTES + VXLAN_HEADER + p.length
+    cdef uint8_t *ip = p.data - VXLAN_HEADER - outer_bytes(family)
+    cdef uint8_t *ethernet = ip - ETHERNET_BYTES
+    cdef uint8_t *virtio = ethernet - VIRTIO_BYTES_MAX
+    outer_put(ip, tunnel, to, sender, traffic_class, datagram)
+    memcpy(ethernet, to.link, 12)
+    store16(ethernet + ETHERNET_TYPE, ETHERTYPE_IPV4 if family == 4 else ETHERTYPE_IPV6)
+    tunnel_virtio_put(virtio, p, family)
+    return tap_write(to.tap, virtio, <uint32_t>(p.data + p.length - virtio))

@@ -1,0 +1,16 @@
+"""What the ports that are TUN or TAP devices ask of the kernel: its ioctls and the offloads it may grant.
+
+Owns: the numbers.
+Never: opens a device.
+"""
+
+TUNSETPERSIST = 0x400454CB
+TUNSETOFFLOAD = 0x400454D0
+TUNGETIFF = 0x800454D2
+TUNSETSNDBUF = 0x400454D4
+TUNATTACHFILTER = 0x401054D5
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETVNETLE = 0x400454DC
+
+CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+UDP_TUNNEL_GSO, UDP_TUNNEL_GSO_CSUM = 0x80, 0x100
