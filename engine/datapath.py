@@ -87,14 +87,17 @@ class Datapath:
             ]
         )
         self.watch = PodWatch()
+        self.worker_threads: list[int] = []  # native numbers, in the order of the workers
         self._closed = False
 
     def start(self, cpus: tuple[int, ...] = ()) -> None:
         """Begin to forward; worker i on `cpus[i]` where given."""
         others = set(threading.enumerate())
         self.plane.start()
-        workers = [thread for thread in threading.enumerate() if thread not in others]
-        for worker, cpu in zip(sorted(workers, key=lambda thread: thread.name), cpus, strict=False):
+        started = [thread for thread in threading.enumerate() if thread not in others]
+        workers = sorted(started, key=lambda thread: (len(thread.name), thread.name))  # worker-9 before worker-10
+        self.worker_threads = [worker.native_id or 0 for worker in workers]
+        for worker, cpu in zip(workers, cpus, strict=False):
             try:
                 os.sched_setaffinity(worker.native_id or 0, {cpu})
             except OSError as error:

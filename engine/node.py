@@ -27,6 +27,7 @@ from engine.keeper import Keeper
 from engine.loop import Loop
 from engine.model import Address
 from engine.observe import state
+from engine.observe.placement import placement
 from engine.pod import accounts
 from engine.pod.addresses import Addresses
 from engine.pod.residents import Attachment, Key, Residents
@@ -262,6 +263,7 @@ class Node:
             dropped=sum(counters.drops.values()),
             applied=keeper.applied,
             problems=self.problems(),
+            placement=placement(running.worker_threads),
             ports=state.ports(running.forwarding, running.shortcuts.report()),
         )
 

@@ -56,6 +56,12 @@ class Status(msgspec.Struct):
     ports: list[PortStatus] = []
     policies: int = 0
     policy_generation: int = 0  # programs put in force since the start
+    placement: list[WorkerStatus] = []  # of the workers, in their order
+
+
+class WorkerStatus(msgspec.Struct):
+    cpu: int  # where it ran last
+    allowed: str  # the CPUs it may use, "0-3,8"
 
 
 class PortStatus(msgspec.Struct):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from click.exceptions import Exit
 
 from engine.cli.ask import Output, ask, options, print_fields, print_json, print_table
 from engine.words import counted
+
+if TYPE_CHECKING:
+    from engine.views import Status
 
 
 @click.command()
@@ -38,7 +42,7 @@ def command(output: Output, path: Path) -> None:
                     f"{counted(status.pods, 'pod')}, {counted(status.peers, 'peer')}, {counted(status.routes, 'route')}",
                 ),
                 ("packets", f"{status.received} received, {status.sent} sent, {status.dropped} dropped"),
-                ("workers", status.workers),
+                ("workers", _placed(status)),
             ]
         )
         if status.ports:
@@ -57,3 +61,9 @@ def command(output: Output, path: Path) -> None:
             click.echo()
     if status.problems:
         raise Exit(1)
+
+
+def _placed(status: Status) -> str:
+    """How many workers, and where each runs: "2, on CPU 0 (of 0-1) and 1 (of 0-1)"."""
+    each = [f"{worker.cpu} (of {worker.allowed})" for worker in status.placement]
+    return f"{status.workers}, on CPU {', '.join(each)}" if each else str(status.workers)

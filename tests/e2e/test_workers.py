@@ -15,6 +15,9 @@ def test_pods_of_different_workers_reach_each_other_in_order():
         for source, target in itertools.permutations(cluster.pods, 2):
             assert ping(source.host, target.addresses[4]).ok, (source.name, target.name)
             tcp_echo(source.host, target.addresses[6], sizes=(1, 50_000))
+        for node in cluster.nodes:
+            assert len(node.daemon.ask("status")["placement"]) == 3
+            assert "3, on CPU " in node.daemon.command("status").stdout
         first, neighbour, far = cluster.pods[0], cluster.pods[1], cluster.pods[4]
         for target in (neighbour, far):
             result = delivery(first.host, target.host, target.addresses[4], count=2000, size=200)
