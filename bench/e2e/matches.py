@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.e2e.tool import LoadError
 from bench.e2e.workloads import DESTINATIONS, WORKLOADS, Workload
@@ -133,6 +133,20 @@ def local(session: Session) -> None:
             session.run("local", workload, "A", contenders)
 
 
+def offload(session: Session) -> None:
+    """TCP past the sockets beside TCP through them, each on a cable of its own."""
+    for letter in session.settings.profiles:
+        with Lab("bench") as lab:
+            contenders = []
+            for name, title in (("tap", "Towpath, past the sockets"), ("udp", "Towpath, sockets")):
+                found = Field(lab, name[0], PROFILES[letter]).towpath(offload=name)
+                contenders.append(replace(found, name=name, title=title))
+            contenders.append(Field(lab, "k", PROFILES[letter]).kernel_vxlan())
+            _warm(contenders)
+            for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "tcp-1-v6", "rr"):
+                session.run("offload", workload, letter, contenders)
+
+
 def peers(session: Session) -> None:
     """The other programs, each as its manual says, and Towpath among them."""
     programs: Programs = install()
@@ -252,6 +266,7 @@ SUITES: dict[str, Callable[[Session], None]] = {
     "overlay": overlay,
     "packets": packets,
     "local": local,
+    "offload": offload,
     "peers": peers,
     "growth": growth,
     "idle": idle,

@@ -1,0 +1,241 @@
+"""Which next hops get a shortcut: doubles of the kernel's answers, a plane double that logs."""
+
+import errno
+import struct
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from engine.apply import neighbour_message, shortcut
+from engine.apply.egress import Egress
+from engine.apply.plane import Forwarding
+from engine.apply.shortcut import Shortcuts
+from engine.errors import KernelError
+from engine.model import TunnelPort, Via
+from fastpath.values import Shortcut
+from tests.engine.apply.test_neighbour_message import attribute, route, told
+from tests.engine.fakes import FakePlane, FakePort
+
+ETH, OTHER = 3, 4
+OWN, NEAR, NEXT = b"\2" + bytes(4) + b"\1", b"\2" + bytes(4) + b"\2", b"\2" + bytes(4) + b"\3"
+TUNNEL = TunnelPort("vxlan/192.0.2.1:4789", "vxlan", ip_address("192.0.2.1"), 4789, 1)
+TO_B = Via("tunnel", TUNNEL.key, "b", ip_address("192.0.2.2"), 4789, b"\2" * 6, 1450)
+TO_C = replace(TO_B, peer="c", remote=ip_address("198.51.100.3"))
+GATEWAY = ip_address("192.0.2.254")
+P1, P2 = ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")
+
+
+@dataclass
+class Kernel:
+    """What it would answer; `log` has what was asked of it, and what was opened and closed."""
+
+    log: list
+    devices: dict = field(default_factory=lambda: {TO_B.remote: ETH, TO_C.remote: ETH})
+    gateways: dict = field(default_factory=lambda: {TO_C.remote: GATEWAY})
+    neighbours: list = field(default_factory=lambda: [told(TO_B.remote, NEAR), told(GATEWAY, NEXT)])
+    egress: dict = field(default_factory=lambda: {ETH: Egress("eth0", 1500, OWN, segments=True)})
+    mtus: dict = field(default_factory=dict)
+    refuses: bool = False
+    taps: int = 0
+
+    def next_sequence(self):
+        return 1
+
+    def close(self):
+        pass
+
+    def answers(self, message):
+        kind = struct.unpack_from("=IH", message)[1]
+        if kind == neighbour_message.GET_NEIGHBOUR:
+            return [(neighbour_message.NEW_NEIGHBOUR, data) for data in self.neighbours]
+        if kind == neighbour_message.NEW_NEIGHBOUR:
+            self.log.append("use")
+            return []
+        found = neighbour_message.attributes(message, 16 + 12, len(message))
+        remote = next(ip_address(message[start:end]) for kind, start, end in found if kind == 1)
+        if remote not in self.devices:
+            raise OSError(errno.ENETUNREACH, "no route")
+        via = (attribute(5, self.gateways[remote].packed),) if remote in self.gateways else ()
+        return [(24, route(4, attribute(4, struct.pack("=I", self.devices[remote])), *via))]
+
+    def redirect(self, open_tap, device):
+        if self.refuses:
+            self.log.append("refuse")
+            raise KernelError("no TAP", where="shortcut")
+        self.taps += 1
+        self.log.append(f"open {device}")
+        number = 100 + self.taps
+
+        class Opened:
+            tap = type("Tap", (), {"fd": number})
+            close = staticmethod(lambda: self.log.append(f"close {device}"))
+
+        return Opened
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """(shortcuts, forwarding, kernel), with routes to two peers, one behind a gateway."""
+    plane = FakePlane()
+    plane.reclaimer = type("Reclaimer", (), {"synchronize": staticmethod(lambda: plane.log.append("synchronize"))})
+    kernel = Kernel(plane.log)
+    monkeypatch.setattr(shortcut, "RouteSocket", lambda: kernel)
+    monkeypatch.setattr(shortcut, "look_at", lambda devices: {d: kernel.egress[d] for d in set(devices) if d in kernel.egress})
+    monkeypatch.setattr(shortcut, "path_mtu", lambda remote, port: kernel.mtus.get(remote, 1500))
+    monkeypatch.setattr(shortcut.Redirection, "open", kernel.redirect)
+    forwarding = Forwarding(plane)
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.set_route(P1, (TO_B,))
+    forwarding.set_route(P2, (TO_B, TO_C))
+    shortcuts = Shortcuts(forwarding, lambda: None)
+    yield shortcuts, forwarding, kernel
+    shortcuts.close()
+
+
+def given(forwarding):
+    """Peer -> its shortcut, as the plane has it."""
+    return {
+        slot.vias[0].peer: slot.value.shortcut
+        for slot in forwarding.slots.values()
+        if not slot.members and slot.value.shortcut is not None
+    }
+
+
+def test_each_peer_gets_the_address_of_its_next_hop_and_all_one_device(world):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    assert given(forwarding) == {"b": Shortcut(101, NEAR, OWN), "c": Shortcut(101, NEXT, OWN)}
+    assert kernel.log.count("open 3") == 1
+    assert shortcuts.report() == {TUNNEL.key: "TCP whole through eth0 to 2 of 2 peers"}
+
+
+def test_the_same_again_asks_nothing(world):
+    shortcuts, _, kernel = world
+    shortcuts.settle([TUNNEL])
+    kernel.answers = None
+    shortcuts.settle([TUNNEL])
+
+
+def test_the_descriptor_is_closed_after_every_worker_let_go_of_it(world):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    kernel.log.clear()
+    shortcuts.settle([replace(TUNNEL, offload="udp")])
+    assert given(forwarding) == {}
+    assert [entry for entry in kernel.log if not entry.startswith("adjacency")] == ["synchronize", "close 3"]
+    assert len(kernel.log) == 4, "both peers' adjacencies were set before"
+    assert shortcuts.report() == {}
+
+
+@pytest.mark.parametrize(
+    ("egress", "words"),
+    [
+        (Egress("eth0", 1500, OWN), "TCP cut: eth0 does not segment tunnels"),
+        (Egress("ppp0", 1500, b"", objection="ppp0 is no Ethernet"), "TCP cut: ppp0 is no Ethernet"),
+    ],
+)
+def test_a_device_that_is_no_end_of_one(world, egress, words):
+    shortcuts, forwarding, kernel = world
+    kernel.egress[ETH] = egress
+    shortcuts.settle([TUNNEL])
+    assert given(forwarding) == {}
+    assert "open 3" not in kernel.log
+    assert shortcuts.report() == {TUNNEL.key: words}
+    assert shortcuts.complaint() == ""
+    shortcuts.settle([replace(TUNNEL, offload="tap")])
+    assert bool(given(forwarding)) is not bool(egress.objection), "asked for by name it need not segment"
+    assert shortcuts.complaint() == egress.objection
+
+
+def test_a_refusal_is_not_tried_again_before_the_configuration_is_another(world):
+    shortcuts, forwarding, kernel = world
+    kernel.refuses = True
+    shortcuts.settle([TUNNEL])
+    shortcuts.refresh()
+    assert kernel.log.count("refuse") == 1
+    assert "no TAP" in shortcuts.report()[TUNNEL.key]
+    kernel.refuses = False
+    shortcuts.settle([replace(TUNNEL, offload="tap")])
+    assert set(given(forwarding)) == {"b", "c"}
+
+
+def test_a_peer_of_which_something_is_unknown_stays_with_the_sockets(world):
+    shortcuts, forwarding, kernel = world
+    kernel.neighbours.pop()
+    shortcuts.settle([TUNNEL])
+    assert set(given(forwarding)) == {"b"}
+    del kernel.devices[TO_B.remote]
+    shortcuts.refresh()
+    assert given(forwarding) == {}
+    assert shortcuts.report() == {TUNNEL.key: "TCP cut: no Ethernet address of a peer is known"}
+
+
+def test_a_peer_by_another_device_goes_by_that(world):
+    shortcuts, forwarding, kernel = world
+    kernel.devices[TO_B.remote], kernel.egress[OTHER] = OTHER, Egress("eth1", 1500, OWN, segments=True)
+    kernel.neighbours.append(told(TO_B.remote, NEXT, device=OTHER))
+    shortcuts.settle([TUNNEL])
+    assert {peer: link.tap for peer, link in given(forwarding).items()} in ({"b": 101, "c": 102}, {"b": 102, "c": 101})
+    assert shortcuts.report() == {TUNNEL.key: "TCP whole through eth0, eth1 to 2 of 2 peers"}
+    kernel.log.clear()
+    kernel.devices[TO_B.remote] = ETH
+    shortcuts.refresh()
+    assert kernel.log[-2:] == ["synchronize", "close 4"]
+
+
+def test_a_path_that_once_carried_less_is_left_alone_until_something_was_announced(world):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    kernel.mtus[TO_B.remote] = 1400
+    shortcuts.check()
+    assert set(given(forwarding)) == {"c"}
+    kernel.mtus.clear()  # the kernel forgets what it learned of a path
+    shortcuts.refresh(announced=False)
+    assert set(given(forwarding)) == {"c"}
+    shortcuts.refresh()
+    assert set(given(forwarding)) == {"b", "c"}
+
+
+def test_only_a_stale_neighbour_that_is_sent_to_is_asked_for(world):
+    shortcuts, _, kernel = world
+    kernel.neighbours = [told(TO_B.remote, NEAR, state=0x04), told(GATEWAY, NEXT)]
+    shortcuts.settle([TUNNEL])
+    shortcuts.check()
+    assert kernel.log.count("use") == 1
+    shortcuts.check()  # nothing was sent since
+    assert kernel.log.count("use") == 1
+
+
+def test_announcements_are_followed(world, monkeypatch):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    kernel.log.clear()
+
+    def announce(*data):
+        told = list(data)
+
+        class Bell:
+            def recv(self, _):
+                if not told:
+                    raise BlockingIOError
+                found = told.pop(0)
+                if isinstance(found, OSError):
+                    raise found
+                return found
+
+        monkeypatch.setattr(shortcuts, "_bell", Bell())
+        shortcuts.attend()
+
+    bell = shortcuts._bell
+    announce(told(TO_B.remote, NEAR, state=0x04))
+    assert kernel.log == [], "the address is the same"
+    announce(told(TO_B.remote, NEXT))
+    assert given(forwarding)["b"] == Shortcut(101, NEXT, OWN)
+    announce(told(TO_B.remote, NEXT, kind=neighbour_message.DELETE_NEIGHBOUR))
+    assert set(given(forwarding)) == {"c"}
+    announce(told(ip_address("192.0.2.77"), NEXT), told(TO_B.remote, NEXT, device=9))
+    assert set(given(forwarding)) == {"c"}, "others' neighbours"
+    announce(OSError(errno.ENOBUFS, "lost some"))
+    assert set(given(forwarding)) == {"b", "c"}, "looked at anew"
+    monkeypatch.setattr(shortcuts, "_bell", bell)
