@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from bench.e2e.tool import LoadError
 from bench.e2e.workloads import DESTINATIONS, WORKLOADS, Workload
 from bench.peers import PEERS, Programs, UnavailableError, install, join
+from bench.policy.documents import write
 from engine.lab import Lab, Profile
 from engine.lab.contest import Contender, Field, Measurement, Sample, play
 from engine.lab.contest.processor import process_seconds
@@ -165,6 +166,28 @@ def peers(session: Session) -> None:
             session.run("peers", workload, "A", contenders)
 
 
+def policy(session: Session) -> None:
+    """A node whose pod's egress is judged by the production workload, and one without any policy, in turn."""
+    with Lab("bench") as lab:
+        judged, free = Field(lab, "j"), Field(lab, "f")
+        folder = judged.nodes[0].directory / "policy"
+        rules = write(folder)
+        began = time.monotonic()
+        under = judged.towpath(tables=[("policy", {"files": [str(folder)]})], seconds=120)
+        session.say(f"policy: both nodes ready after {time.monotonic() - began:.1f} s")
+        in_force = judged.daemons[0].ask("policy", "rules", "--limit", "1")["total"]
+        if in_force < rules:
+            raise RuntimeError(f"{in_force} of {rules} rules are in force")
+        without = free.towpath()
+        contenders = [
+            Contender("policy", f"{rules:,} rules", under.source, under.target, under.addresses),
+            Contender("open", "no policy", without.source, without.target, without.addresses),
+        ]
+        _warm(contenders)
+        for workload in session.chosen("tcp-1", "udp-64", "rr", "connect-rr"):
+            session.run("policy", workload, "A", contenders)
+
+
 # -- growth --------------------------------------------------------------------
 COUNTS = {"routes": (1_000, 10_000, 100_000, 1_000_000), "peers": (100, 5_000), "pods": (10, 100)}
 _LARGE = 50_000  # more rows than this only with `large`
@@ -268,6 +291,7 @@ SUITES: dict[str, Callable[[Session], None]] = {
     "local": local,
     "offload": offload,
     "peers": peers,
+    "policy": policy,
     "growth": growth,
     "idle": idle,
 }
