@@ -90,7 +90,7 @@ class Enforcement:
         """Take up [policy]; the files are read at once."""
         section = config.policy
         action = Action.ALLOW if section.default == "allow" else Action.DENY
-        stance = Stance(action, section.failsafe_in, section.failsafe_out)
+        stance = Stance(action, section.failsafe_in, section.failsafe_out, section.services)
         paths = [Path(path) for path in section.files]
         moved = paths != self._files.paths
         if moved:

@@ -231,7 +231,7 @@ class Decision(msgspec.Struct):
 
     direction: str  # egress, ingress
     allowed: bool
-    why: str  # rule, end-of-tier, refused, profile, default, own-node, failsafe, self, outside
+    why: str  # rule, end-of-tier, refused, profile, default, own-node, failsafe, service, self, outside
     tier: str = ""
     policy: str = ""
     rule: int = -1  # its place in the list of its direction

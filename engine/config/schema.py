@@ -315,6 +315,10 @@ class PolicySection(Section, frozen=True, kw_only=True):
     failsafe_out: Annotated[
         tuple[Failsafe, ...], Meta(description="Ports that host endpoints may reach whatever policies say.")
     ] = _failsafes("tcp/179 tcp/2379 tcp/2380 tcp/5473 tcp/6443 tcp/6666 tcp/6667 udp/53 udp/67")
+    services: Annotated[
+        tuple[Prefix, ...],
+        Meta(description="Addresses that the host changes (ClusterIPs): egress to one is judged by what it becomes."),
+    ] = ()
 
 
 class TimeoutsSection(Section, frozen=True, kw_only=True):

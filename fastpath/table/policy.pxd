@@ -284,4 +284,5 @@ cdef class PolicyImage:
     cdef int keep_blocks(self, start, end, tier, offset, blocks, node) except -1
     cdef int keep_classes(self, offset, sets) except -1
     cdef int keep_addresses(self, int family, entries, ranges) except -1
+    cdef bint judges(self, uint32_t at, const uint8_t[::1] ends) noexcept
     cdef const void *hold(self, array, dtype) except NULL

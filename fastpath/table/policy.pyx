@@ -374,12 +374,14 @@ cdef class PolicyImage:
             level = level[::16]
 
     def judges_anything(self, rows) -> bool:
-        """Whether any endpoint's first row is other than "allow everything"."""
+        """Whether any endpoint has a row other than "allow" before the one that allows everything."""
         free_rows = (rows[:, ROW_SOURCE] == ANY) & (rows[:, ROW_DESTINATION] == ANY) & (rows[:, ROW_FAMILY] == 3)
         free_rows &= (rows[:, ROW_LOW] == 0) & (rows[:, ROW_HIGH] == KEY_LAST) & (rows[:, ROW_ACTION] == ACTION_ALLOW)
         free_rows &= (rows[:, ROW_SOURCE_LOW] == 0) & (rows[:, ROW_SOURCE_HIGH] == 65535)
         cdef uint32_t which, i, at
-        cdef const uint8_t[::1] is_free = free_rows.view(np.uint8)
+        # From a row on: 0 go on to the next, 1 everything is allowed, 2 something else may come of it.
+        verdicts = np.where(free_rows, 1, np.where(rows[:, ROW_ACTION] == ACTION_ALLOW, 0, 2))
+        cdef const uint8_t[::1] ends = verdicts.astype(np.uint8)
         cdef const policy_entry *e
         for which in range(2):
             for i in range(self.image.entry_mask[which] + 1):
@@ -387,10 +389,18 @@ cdef class PolicyImage:
                 if not e.used or e.group == NO_GROUP:
                     continue
                 for at in range(2 * e.group, 2 * e.group + 2):
-                    if self.image.run_offset[at] == self.image.run_offset[at + 1] \
-                            or not is_free[self.image.runs[self.image.run_offset[at]].start]:
+                    if self.judges(at, ends):
                         return True
         return False
+
+    cdef bint judges(self, uint32_t at, const uint8_t[::1] ends) noexcept:
+        """Whether a group does, in one direction."""
+        cdef uint32_t i, row
+        for i in range(self.image.run_offset[at], self.image.run_offset[at + 1]):
+            for row in range(self.image.runs[i].start, self.image.runs[i].end):
+                if ends[row]:
+                    return ends[row] == 2
+        return True
 
 
 def address_pairs(int family, keys):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.desired.policy.lower import Facts, Rows, lower_failsafes, lower_final, lower_rules
+from engine.desired.policy.lower import Facts, Rows, lower_failsafes, lower_final, lower_rules, lower_services
 from engine.desired.policy.model import DIRECTIONS, Action, Direction, Policy, Profile, Snapshot
 from engine.desired.policy.order import policy_key, rules_of, tier_of, tiers
 from engine.desired.policy.program import Source
@@ -32,6 +32,7 @@ class Layout:
     ends: dict[tuple[int, Direction], int] = field(default_factory=dict)  # tier
     profiles: dict[tuple[str, Direction], int] = field(default_factory=dict)
     failsafes: dict[Direction, int] = field(default_factory=dict)
+    services: int | None = None
     defaults: dict[tuple[bool, Direction], int] = field(default_factory=dict)  # has profiles of its own
     rules: int = 0
 
@@ -49,6 +50,8 @@ class Layout:
     ) -> tuple[int, ...]:
         """The blocks that judge an endpoint to which these policies apply."""
         found = [self.failsafes[direction]] if host else []
+        if self.services is not None and direction == "egress" and not host:
+            found.append(self.services)
         tier = -1
         for number in policies:
             block = self.blocks.get((number, direction, host))
@@ -75,6 +78,9 @@ def lay_out(snapshot: Snapshot, lowered: Mapping[tuple[int, Direction], Rows], s
         failsafes = snapshot.stance.failsafe_in if direction == "ingress" else snapshot.stance.failsafe_out
         rows = lower_failsafes(failsafes, direction, sets)
         layout.failsafes[direction] = layout.add(rows, 0, Source("failsafe", direction=direction))
+    if snapshot.stance.services:
+        rows = lower_services(snapshot.stance.services, sets)
+        layout.services = layout.add(rows, 0, Source("service", direction="egress"))
     by_tier: dict[str, list[Policy]] = {}
     for policy in snapshot.policies:
         if not policy.staged:

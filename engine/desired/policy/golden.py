@@ -84,6 +84,8 @@ def judge_direction(snapshot: Snapshot, connection: Connection, direction: Direc
             return Decision(True, direction, "failsafe")
     elif direction == "ingress" and _is_own_node(snapshot, endpoint, remote):
         return Decision(True, direction, "own-node")
+    elif direction == "egress" and any(remote in net for net in snapshot.stance.services):
+        return Decision(True, direction, "service")
     return _walk_tiers(snapshot, connection, direction, endpoint)
 
 

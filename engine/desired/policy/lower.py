@@ -42,7 +42,7 @@ from engine.desired.policy.model import (
 from engine.desired.policy.order import ACCOUNT_LABEL, ACCOUNT_PREFIX, NAMESPACE_LABEL, namespace_scope
 from engine.desired.policy.selector import In, Selector, equals, every, prefixed
 from engine.desired.policy.sets import ANY, OWN_NODE, Known, Listed, Literal, Named, Part, PodsIn, SetTable
-from engine.model import Failsafe
+from engine.model import Failsafe, Prefix
 
 SOURCE, DESTINATION, LOW, HIGH, SOURCE_LOW, SOURCE_HIGH, FAMILY, ACTION, RULE = range(9)
 COLUMNS: Final = 9
@@ -125,6 +125,12 @@ def lower_failsafes(failsafes: Iterable[Failsafe], direction: Direction, sets: S
         source, destination = (remote, ANY) if direction == "ingress" else (ANY, remote)
         rows.append(_row(source=source, destination=destination, low=key, high=key, action=Action.ALLOW))
     return as_rows(rows)
+
+
+def lower_services(ranges: Iterable[Prefix], sets: SetTable) -> Rows:
+    """What a pod sends to the address of a service is judged by the address that its host puts in its place."""
+    destination = sets.reference([(tuple(map(span_of, ranges)), False)])
+    return as_rows([_row(destination=destination, action=Action.ALLOW)])
 
 
 def lower_final(action: Action) -> Rows:

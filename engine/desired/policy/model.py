@@ -317,6 +317,7 @@ class Stance:
     default: Action = Action.ALLOW
     failsafe_in: tuple[Failsafe, ...] = FAILSAFE_IN
     failsafe_out: tuple[Failsafe, ...] = FAILSAFE_OUT
+    services: tuple[Prefix, ...] = ()  # of addresses that the host changes: judged when the packet comes back
 
 
 DEFAULT_STANCE: Final = Stance()
@@ -354,7 +355,7 @@ class Connection:
 class Decision:
     """Who decided one direction, and how.
 
-    `why`: rule, end-of-tier, refused, profile, default, own-node, failsafe,
+    `why`: rule, end-of-tier, refused, profile, default, own-node, failsafe, service,
     self, or outside (no endpoint of ours on that side).
     """
 

@@ -116,7 +116,8 @@ class Generator:
 
     def stance(self) -> Stance:
         failsafe = (Failsafe(TCP, 80, self.random.choice((None, *map(ip_network, NETS[:3])))),)
-        return Stance(Action.DENY if self.chance(0.1) else Action.ALLOW, failsafe, failsafe)
+        services = tuple(map(ip_network, ("203.0.113.0/24", "2001:db8::/124"))) if self.chance(0.3) else ()
+        return Stance(Action.DENY if self.chance(0.1) else Action.ALLOW, failsafe, failsafe, services)
 
     def labels(self) -> dict[str, str]:
         return {key: self.random.choice(VALUES) for key in KEYS if self.chance(0.6)}

@@ -47,6 +47,7 @@ def assert_varied(seen):
     for why in ("rule", "profile", "default"):
         assert seen[why, True] and seen[why, False], seen
     assert seen["end-of-tier", False] and seen["refused", False] and seen["own-node", True] and seen["self", True], seen
+    assert seen["service", True], seen
     assert seen["rule", True] + seen["rule", False] + seen["end-of-tier", False] > seen.total() / 8, seen
 
 
