@@ -28,7 +28,7 @@ _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, flags to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _NUMBER = struct.Struct("=I")
-_IFLA_NAME, _IFLA_MTU, _IFLA_QUEUE, _IFLA_INFO, _IFLA_ALIAS, _IFLA_GSO_MAX = 3, 4, 13, 18, 20, 41
+_IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_QUEUE, _IFLA_INFO, _IFLA_ALIAS, _IFLA_GSO_MAX = 1, 3, 4, 13, 18, 20, 41
 _INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _UP = 1
@@ -38,9 +38,11 @@ _CREATE, _EXCLUSIVE = 0x400, 0x200
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device of the kernel's."""
+    """A device of the kernel's. `hardware`: its ARPHRD_ type; `station`: its address there, empty where it has none."""
 
     index: int
+    hardware: int
+    station: bytes
     name: str
     kind: str
     alias: str
@@ -128,7 +130,8 @@ def link(data: bytes, start: int, end: int) -> Link | None:
     at = start + HEADER.size
     if end - at < _LINK.size:
         return None
-    _, _, index, flags, _ = _LINK.unpack_from(data, at)
+    _, hardware, index, flags, _ = _LINK.unpack_from(data, at)
+    station = b""
     numbers: dict[int, int] = {}
     texts: dict[int, str] = {}
     for kind, first, last in attributes(data, at + _LINK.size, end):
@@ -139,8 +142,12 @@ def link(data: bytes, start: int, end: int) -> Link | None:
             numbers[kind] = _NUMBER.unpack(value)[0]
         elif kind == _IFLA_INFO:
             texts[kind] = _kind(value)
+        elif kind == _IFLA_ADDRESS:
+            station = value
     return Link(
         index=index,
+        hardware=hardware,
+        station=station,
         name=texts.get(_IFLA_NAME, ""),
         kind=texts.get(_IFLA_INFO, ""),
         alias=texts.get(_IFLA_ALIAS, ""),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from engine.apply.device_message import Link
 from engine.apply.features import read_features
+from engine.apply.links import links, netlink
 from engine.apply.neighbour_message import is_station
-from engine.apply.underlay import netlink
 
 SEGMENTATION = "tx-udp_tnl-segmentation"
 _ETHERNET = 1  # ARPHRD_ETHER
@@ -36,13 +36,12 @@ def look_at(devices: Iterable[int]) -> dict[int, Egress]:
     if not wanted:
         return {}
     with netlink() as ip:
-        return {link["index"]: _egress(link) for link in ip.get_links() if link["index"] in wanted}
+        return {link.index: _egress(link) for link in links(ip) if link.index in wanted}
 
 
-def _egress(link: Any) -> Egress:
-    name, mtu = link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU")
-    mac = bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "").replace(":", ""))
-    if link["ifi_type"] != _ETHERNET or not is_station(mac):
+def _egress(link: Link) -> Egress:
+    name, mtu, mac = link.name, link.mtu, link.station
+    if link.hardware != _ETHERNET or not is_station(mac):
         return Egress(name, mtu, mac, objection=f"{name} is no Ethernet")
     try:
         return Egress(name, mtu, mac, segments=read_features(name).get(SEGMENTATION, False))

@@ -9,13 +9,14 @@ another station's address.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from engine.apply.links import ALIAS_PREFIX
 from engine.apply.plane import OpenTap, Tap
 from engine.apply.refusal import refusal
-from engine.apply.underlay import Netlink, netlink
 
 ALIAS = f"{ALIAS_PREFIX}shortcut"
 _UP, _NO_ARP = 0x1, 0x80
@@ -38,8 +39,8 @@ class Redirection:
             doing = "the kernel makes no TAP for tunnelled super-packets (Linux 6.17)"
             raise refusal(error, where=where, doing=doing, tun=True) from error
         try:
-            with netlink() as ip:
-                _lead(ip, tap.name, device)
+            with _traffic_control() as tc:
+                _lead(tc, tap.name, device)
         except Exception as error:  # pyroute2's errors have no base but this
             tap.close()
             raise refusal(error, where=where, doing="the kernel does not redirect frames (u32, mirred)") from error
@@ -50,10 +51,19 @@ class Redirection:
         self.tap.close()
 
 
-def _lead(ip: Netlink, name: str, device: int) -> None:
-    (index,) = ip.link_lookup(ifname=name)
+@contextmanager
+def _traffic_control() -> Iterator[Any]:
+    """In the calling thread's namespace. Late: a daemon without a shortcut starts without pyroute2."""
+    from pyroute2.iproute.linux import IPRoute
+
+    opened: Any = IPRoute  # untyped
+    with opened(groups=0, strict_check=True, ext_ack=True) as route:
+        yield route
+
+
+def _lead(tc: Any, name: str, device: int) -> None:
+    (index,) = tc.link_lookup(ifname=name)
     _write_off_ipv6(name)
-    tc: Any = ip
     tc.tc("add", "clsact", index)
     tc.tc(
         "add-filter",
