@@ -152,8 +152,7 @@ class Keeper:
             self._loop,
             self._datapath,
             underlay=self._look_at_underlay,
-            forwarding=lambda: self.complaints.say_what_is_not_forwarded(self.desired),
-            shortcuts=self._look_at_shortcuts,
+            forwarding=self._look_at_forwarding,
             residents=self._look_at_residents,
         )
 
@@ -264,7 +263,7 @@ class Keeper:
         self.datapath.rules.tell()
         self.config, self.desired = config, desired
         self.policing.settled(self.facts(config))
-        self.complaints.say_what_is_not_forwarded(desired)
+        self._look_at_forwarding()
         self.applied += 1
         self.vigil.arm_retry()
         return outcome
@@ -302,8 +301,8 @@ class Keeper:
         except TowpathError as error:
             self.complaints.say("underlay", error)
 
-    def _look_at_shortcuts(self) -> None:
-        self.datapath.shortcuts.check()
+    def _look_at_forwarding(self) -> None:
+        self.complaints.say_what_is_not_forwarded(self.desired)
         self.complaints.say_what_shortcut_is_missing(self.datapath.shortcuts.complaint())
 
     def _look_at_residents(self) -> None:

@@ -31,9 +31,9 @@ SETTLE_PAUSE = 0.05  # seconds for announcements that belong together
 class Vigil:
     """Over `datapath`, from `begin` to `end`.
 
-    `underlay`, `forwarding`, `shortcuts` and `residents` look at the host's
-    addresses and path MTUs, at whether its kernel forwards, at the ways past the
-    sockets, and at the namespaces of attached pods, and see to what is different.
+    `underlay`, `forwarding` and `residents` look at the host's addresses and path
+    MTUs, at whether its kernel forwards, and at the namespaces of attached pods,
+    and see to what is different.
     """
 
     def __init__(
@@ -43,14 +43,12 @@ class Vigil:
         *,
         underlay: Callable[[], None],
         forwarding: Callable[[], None],
-        shortcuts: Callable[[], None],
         residents: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._datapath = datapath
         self._look_at_underlay = underlay
         self._look_at_forwarding = forwarding
-        self._look_at_shortcuts = shortcuts
         self._look_at_residents = residents
         self._bell: Bell | None = None
         self._heard = Heard()
@@ -166,8 +164,8 @@ class Vigil:
         if self._over:
             return
         self._look_at_residents()
+        self._datapath.shortcuts.check()
         self._look_at_forwarding()
-        self._look_at_shortcuts()
         if names := self._datapath.doubtful_pods():
             self._rung |= self._datapath.audit_pods(names)
             self.arm_retry()
