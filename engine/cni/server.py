@@ -21,8 +21,7 @@ from engine.cni.answer import NEWEST, CniError, Code, Reply, failure
 from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, unpack
 from engine.cni.configuration import version_of
 from engine.cni.verbs import Ended, Verbs
-from engine.control.server import remove_dead_socket
-from engine.errors import KernelError
+from engine.control.listening import listen
 from engine.loop import READ, Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -186,18 +185,11 @@ def _refuse(connection: socket.socket, error: CniError) -> None:
 
 
 def _listen(path: Path) -> socket.socket:
-    remove_dead_socket(path, socket.SOCK_SEQPACKET)
-    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    listening = socket.socket(socket.AF_UNIX, kind)
-    before = os.umask(0o177)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        listening.bind(str(path))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        what = f"cannot listen for the CNI plugin: {error.strerror or error}"
-        raise KernelError(what, where=str(path), remedy="choose another cni.socket, or run as root") from error
-    finally:
-        os.umask(before)
-    return listening
+    return listen(
+        path,
+        socket.SOCK_SEQPACKET,
+        backlog=_BACKLOG,
+        what="socket of the CNI plugin",
+        remedy="choose another cni.socket, or run as root",
+        mode=0o600,
+    )

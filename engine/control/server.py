@@ -15,13 +15,13 @@ import grp
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from engine.control.listening import listen
 from engine.control.messages import (
     ANSWER_LIMIT,
     CHANGING,
@@ -281,43 +281,14 @@ def _credentials(peer: socket.socket) -> tuple[int, int, int]:
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:
-    remove_dead_socket(path, socket.SOCK_STREAM)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)  # nobody else between bind and chmod
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        listening.bind(str(path))
-        if group is not None:
-            os.chown(path, -1, group)
-        os.chmod(path, 0o660)
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        what = f"cannot listen on the control socket: {error.strerror or error}"
-        raise KernelError(what, where=str(path), remedy="choose another path, or run as root") from error
-    finally:
-        os.umask(before)
-    return listening
-
-
-def remove_dead_socket(path: Path, kind: socket.SocketKind) -> None:
-    """Unlink a socket of this kind nobody listens on; refuse to take one that is alive, or a file that is no socket."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise KernelError("it is not a socket", where=str(path), remedy="choose another path for the socket")
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError:
-            pass
-    raise KernelError(
-        "another program serves this control socket", where=str(path), remedy="stop it, or choose another path"
+    return listen(
+        path,
+        socket.SOCK_STREAM,
+        backlog=_BACKLOG,
+        what="control socket",
+        remedy="choose another path, or run as root",
+        group=group,
+        mode=0o660,
     )
 
 

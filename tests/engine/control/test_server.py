@@ -100,6 +100,15 @@ def test_the_socket_is_for_owner_and_group_only(served, path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
+def test_the_folder_that_is_made_for_it_can_be_entered(loop, path):
+    before = os.umask(0o022)
+    try:
+        Server(loop, path, HANDLERS).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755, "or its group could not reach the socket"
+
+
 def test_an_error_arrives_as_it_was_raised(served, path):
     with Client(path) as client:
         with pytest.raises(ConfigError, match=r"^here: no such thing \(look there\)$"):
