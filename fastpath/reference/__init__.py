@@ -13,7 +13,7 @@ from __future__ import annotations
 from fastpath.reference.forwarding import fragments, hop, set_class
 from fastpath.reference.hashing import flow_hash
 from fastpath.reference.header import ip_packet, seal_ipv4
-from fastpath.reference.lookup import guard_peer, guard_pod, route
+from fastpath.reference.lookup import LINK_LOCAL, guard_peer, guard_pod, route, within
 from fastpath.reference.packet import (
     GSO_TCP4,
     GSO_TCP6,
@@ -54,6 +54,7 @@ __all__ = [
     "GSO_UDP",
     "ICMP",
     "ICMPV6",
+    "LINK_LOCAL",
     "PLAIN",
     "SCTP",
     "TCP",
@@ -91,4 +92,5 @@ __all__ = [
     "split",
     "transport_checksum",
     "vxlan_frame",
+    "within",
 ]

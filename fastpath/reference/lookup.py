@@ -8,11 +8,13 @@ Invariant: a prefix holds addresses of its own family alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network
 from typing import TypeVar
 
 from fastpath.reference.packet import Address, Parsed, Prefix, drop_if
 
 Value = TypeVar("Value")
+LINK_LOCAL: tuple[Prefix, ...] = (IPv4Network("169.254.0.0/16"),)
 
 
 def within(address: Address, prefixes: Iterable[Prefix]) -> bool:
@@ -34,6 +36,7 @@ def route(routes: Mapping[Prefix, Value], address: Address) -> tuple[Prefix, Val
 
 
 def guard_pod(p: Parsed, addresses: Iterable[Address]) -> None:
+    drop_if(within(p.source, LINK_LOCAL), "martian")
     drop_if(p.source not in set(addresses), "guard_pod_source")
 
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from fastpath.reference.lookup import within
+from fastpath.reference.lookup import LINK_LOCAL, within
 from fastpath.reference.packet import (
     GSO_ECN,
     GSO_NONE,
@@ -40,18 +40,19 @@ MARTIANS: tuple[Prefix, ...] = (
 GROUPS: tuple[Prefix, ...] = (IPv4Network("224.0.0.0/4"), IPv4Network("255.255.255.255/32"), IPv6Network("ff00::/8"))
 
 
-def parse(data: bytes, offload: Offload = PLAIN) -> Parsed:
+def parse(data: bytes, offload: Offload = PLAIN, *, link_local: bool = False) -> Parsed:
+    """`link_local`: one end may have such an address in IPv4, as what a pod and services of its host exchange."""
     drop_if(not data, "truncated")
     version = data[0] >> 4
     drop_if(version not in (4, 6), "ip_version")
-    found = parse_ipv4(data, offload) if version == 4 else parse_ipv6(data, offload)
+    found = parse_ipv4(data, offload, link_local=link_local) if version == 4 else parse_ipv6(data, offload)
     if not found.later_fragment:
         found = parse_transport(found)
     check_pending(found, offload)
     return check_segments(found, offload)
 
 
-def parse_ipv4(data: bytes, offload: Offload) -> Parsed:
+def parse_ipv4(data: bytes, offload: Offload, *, link_local: bool) -> Parsed:
     drop_if(len(data) < 20, "truncated")
     (first, tos, total, _, fragment, _, protocol, _, source, destination) = struct.unpack_from("!BBHHHBBH4s4s", data)
     header = (first & 15) * 4
@@ -60,7 +61,7 @@ def parse_ipv4(data: bytes, offload: Offload) -> Parsed:
     drop_if(checksum(data[:header]) != 0, "ip4_checksum")
     check_options(data[20:header])
     addresses = IPv4Address(source), IPv4Address(destination)
-    check_addresses(*addresses)
+    check_addresses(*addresses, link_local=link_local)
     data = trim(data, total, offload)
     offset, more = (fragment & 0x1FFF) * 8, bool(fragment & 0x2000)
     if offset or more:
@@ -90,9 +91,11 @@ def check_options(options: bytes) -> None:
         options = options[options[1] :]
 
 
-def check_addresses(source: Address, destination: Address) -> None:
+def check_addresses(source: Address, destination: Address, *, link_local: bool = False) -> None:
     drop_if(within(destination, GROUPS), "multicast")
-    drop_if(within(source, MARTIANS) or within(destination, MARTIANS), "martian")
+    martians = [address for address in (source, destination) if within(address, MARTIANS)]
+    allowed = link_local and len(martians) == 1 and within(martians[0], LINK_LOCAL)
+    drop_if(martians and not allowed, "martian")
     drop_if(source == destination, "land")
 
 

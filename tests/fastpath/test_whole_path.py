@@ -103,6 +103,14 @@ def test_twin_agrees_about_what_pods_send(kind: Encapsulation) -> None:
     agrees()
 
 
+@pytest.mark.parametrize("offload", [PLAIN, Offload(gso_type=1)], ids=["plain", "odd metadata"])
+@pytest.mark.parametrize("ends", ["own -> 169.254.1.1", "169.254.1.1 -> own", "169.254.1.1 -> 169.254.1.2", "own -> 127.0.0.1"])
+def test_twin_agrees_about_link_local_ends(ends: str, offload: Offload) -> None:
+    a, _ = pair()
+    source, destination = (a.pod4 if end == "own" else IPv4Address(end) for end in ends.split(" -> "))
+    send(a, reference.ip_packet(source, destination, 253, b"x" * 20), offload)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_twin_agrees_about_what_peers_send(kind: Encapsulation) -> None:
     nodes = Fresh(kind)

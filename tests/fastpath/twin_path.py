@@ -52,12 +52,14 @@ def answered(node: MemoryNode, p: Parsed, drop: Drop) -> bytes | None:
 def outbound(node: MemoryNode, data: bytes, offload: Offload = PLAIN) -> Outcome:
     """Written by the pod."""
     try:
-        p = reference.parse(data, offload)
+        p = reference.parse(data, offload, link_local=True)
     except Drop as drop:
         return Outcome(reason=drop.reason)
     try:
         reference.guard_pod(p, [node.pod4, node.pod6])
         target = reference.route(owners(node), p.destination)
+        if reference.within(p.destination, reference.LINK_LOCAL):
+            raise Drop("martian")  # there is no host port
         if target is None:
             raise Drop("no_route", "no_route")
         hopped = reference.parse(reference.hop(p, node.mtu), p.offload)
