@@ -30,6 +30,8 @@ OFFER_SECONDS = 30.0  # the other ends what is under way first
 GO_SECONDS = 10.0
 END_SECONDS = 10.0  # for the other to be gone after we have begun
 MEMORY_LIMIT = 4 << 30  # bytes
+_TRIES = 5  # to find somebody who does not end meanwhile
+_RETRY_PAUSE = 0.2  # seconds
 
 
 class Takeover:
@@ -118,8 +120,22 @@ class Takeover:
 def ask(path: Path) -> Takeover | None:
     """Begin to take over from the daemon that answers at `path`; None when none does.
 
-    HandoverError when it cannot or will not.
+    HandoverError when it cannot or will not. One that ends before it has made an offer may have
+    given way to another successor; that one is asked then.
     """
+    for _ in range(_TRIES - 1):
+        try:
+            return _ask(path)
+        except LineClosedError:
+            pass
+        except UnreachableDaemonError as error:
+            if not isinstance(error.__cause__, ConnectionResetError):
+                raise
+        time.sleep(_RETRY_PAUSE)
+    return _ask(path)
+
+
+def _ask(path: Path) -> Takeover | None:
     try:
         client = Client(path)
     except UnreachableDaemonError as error:

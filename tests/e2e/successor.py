@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.cli import main as run_towpath
 from engine.control.client import Client
+from engine.handover import taker
 from engine.handover.line import Line
 from engine.handover.messages import FORMAT, Go, Hello, Offer, Ready, Refusal
 from engine.handover.taker import Takeover
@@ -61,7 +62,15 @@ def outlive(arguments):
     run_towpath(arguments)
 
 
+def speak(newest, oldest, arguments):
+    """A successor of another version: it understands the formats from `oldest` to `newest`."""
+    taker.FORMAT, taker.OLDEST_FORMAT = newest, oldest
+    run_towpath(arguments)
+
+
 if sys.argv[1] == "outlive":
     outlive(sys.argv[2:])
+elif sys.argv[1] == "speak":
+    speak(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
 else:
     main(*sys.argv[1:])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from engine.handover import giver
+from engine.handover.messages import FORMAT
 from engine.lab import wait_until
 from engine.lab.traffic import Beat, Responder, ping, tcp_echo, udp_echo
 from tests.e2e.conftest import running_cluster
@@ -61,8 +64,12 @@ def taken_over_under_traffic(encapsulation, times):
                     talk.goes_on()
         for talk in talks:
             talk.end()
-        assert min(away.sent, back.sent, within.sent) > 100 * times
-        assert [away.lost, back.lost, within.lost] == [0, 0, 0]
+        beats = (away, back, within)
+        carried = sum(talk.received for talk in talks)
+        print(f"{times} takeovers: {sum(beat.sent for beat in beats)} datagrams, {carried >> 20} MiB of TCP;", end=" ")
+        print(f"longest gap {max(beat.longest_gap for beat in beats) * 1e3:.1f} ms")
+        assert [beat.lost for beat in beats] == [0, 0, 0]
+        assert min(beat.hertz for beat in beats) > 990
         assert {pod.name: identity(pod) for pod in node.pods} == before
         reaches_everything(node, other)
         assert node.daemon.stop() == 0
@@ -70,7 +77,7 @@ def taken_over_under_traffic(encapsulation, times):
         assert "towpath0" not in node.host.interfaces()
 
 
-@pytest.mark.parametrize("encapsulation", ["vxlan", pytest.param("ipip", marks=SLOW), pytest.param("none", marks=SLOW)])
+@pytest.mark.parametrize("encapsulation", ["vxlan", *(pytest.param(name, marks=SLOW) for name in ("udp", "ipip", "none"))])
 def test_no_packet_is_lost_and_no_connection_broken(encapsulation):
     taken_over_under_traffic(encapsulation, times=3)
 
@@ -114,6 +121,90 @@ def test_upgrade_starts_a_successor(cluster):
     reaches_everything(node, other)
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not node.daemon.control.exists(), "the successor to end")
+
+
+def test_two_successors_at_once_follow_one_another(cluster):
+    """The second finds the first in the old one's place, or the old one still there."""
+    node, other = cluster.nodes
+    a, b = node.pods[0], other.pods[0]
+    talk = Conversation(a.host, b.host, b.addresses[4])
+    with Beat(a.host, b.host, b.addresses[4]) as beat:
+        processes = [node.daemon.process, node.daemon.launch("--takeover"), node.daemon.launch("--takeover")]
+        wait_until(lambda: sum(process.running for process in processes) == 1, "all but one to end", seconds=30)
+        talk.goes_on()
+    talk.end()
+    assert beat.lost == 0
+    (left,) = (process for process in processes if process.running)
+    assert left is not processes[0]
+    assert [process.exit_code for process in processes if process is not left] == [0, 0]
+    assert node.daemon.ask("version")["daemon"]["pid"] == left.pid
+    reaches_everything(node, other)
+    assert left.stop() == 0
+
+
+ONLY_THE_OTHER = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: only-the-other}}
+spec:
+  podSelector: {{}}
+  policyTypes: [Ingress]
+  ingress: [{{from: [{{ipBlock: {{cidr: {}/32}}}}]}}]
+"""
+
+
+def test_policy_is_in_force_before_and_after(cluster, tmp_path):
+    """What is denied gets through at no moment, and what is allowed loses nothing."""
+    node, other = cluster.nodes
+    a, c, b = *node.pods, other.pods[0]
+    document = tmp_path / "policy.yaml"
+    document.write_text(ONLY_THE_OTHER.format(b.addresses[4]))
+    assert node.daemon.command("policy", "apply", str(document)).returncode == 0
+    with c.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as denied, Beat(b.host, a.host, a.addresses[4]) as allowed:
+        denied.bind((c.addresses[4], 0))
+        denied.settimeout(0)
+        with a.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(3):
+                old = node.daemon.process
+                node.daemon.launch("--takeover")
+                while old.running:
+                    sender.sendto(b"x", denied.getsockname())
+                    time.sleep(0.001)
+                node.daemon.wait_ready()
+        with pytest.raises(BlockingIOError):
+            denied.recv(10)
+    assert allowed.lost == 0
+    assert not ping(a.host, c.addresses[4], seconds=0.3).ok
+    assert ping(b.host, c.addresses[4]).ok
+
+
+# -- versions ------------------------------------------------------------------
+def successor_of_version(newest, oldest):
+    return (sys.executable, str(SUCCESSOR), "speak", str(newest), str(oldest))
+
+
+def test_a_successor_that_also_speaks_a_later_format_takes_over(cluster):
+    node, other = cluster.nodes
+    old = node.daemon.process
+    with Beat(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as beat:
+        node.daemon.launch("--takeover", program=successor_of_version(FORMAT + 5, FORMAT))
+        node.daemon.wait_ready()
+        assert old.wait(10) == 0
+    assert beat.lost == 0
+    reaches_everything(node, other)
+
+
+def test_a_successor_that_speaks_no_common_format_is_refused(cluster):
+    node, other = cluster.nodes
+    old = node.daemon.process
+    with Beat(node.pods[0].host, other.pods[0].host, other.pods[0].addresses[4]) as beat:
+        failed = node.daemon.launch("--takeover", program=successor_of_version(FORMAT + 5, FORMAT + 1))
+        assert failed.wait(15) == 1
+    assert "cannot take over" in failed.output()
+    assert "restart the daemon instead" in failed.output()
+    assert beat.lost == 0
+    assert old.running
+    reaches_everything(node, other)
 
 
 # -- what goes wrong ---------------------------------------------------------
