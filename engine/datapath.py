@@ -37,7 +37,7 @@ from engine.apply.reconcile import Outcome, Reconciler
 from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
-from engine.pod.attach import PodDriver
+from engine.pod.attach import Departure, PodDriver
 from engine.pod.host import HostDriver
 from engine.pod.record import Record
 from engine.pod.watch import PodWatch
@@ -110,9 +110,19 @@ class Datapath:
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
+        outcome, departure = self.apply_without_waiting(desired)
+        self._see_off(departure)
+        return outcome
+
+    def apply_without_waiting(self, desired: Desired) -> tuple[Outcome, Departure]:
+        """As `apply`, but for the devices of pods that go: whoever asks sees to these, and says so (`pods.forget`)."""
         outcome = self._followed(self.reconciler.apply(desired))
         self.shortcuts.settle(desired.tunnels)
-        return outcome
+        return outcome, self.pods.leaving()
+
+    def _see_off(self, departure: Departure) -> None:
+        departure.delete()
+        self.pods.forget(departure)
 
     def estate(self) -> list[Heirloom]:
         """Every open port, for a successor. What is not in it the successor finds in the kernel."""
@@ -150,6 +160,7 @@ class Datapath:
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
         outcome = logged(self._followed(self.reconciler.repair()))
+        self._see_off(self.pods.leaving())
         self.rules.tell()
         return outcome
 

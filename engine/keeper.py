@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +30,7 @@ from engine.lockfile import LockFile
 from engine.loop import Loop
 from engine.model import Desired, Facts, Underlay
 from engine.pod.addresses import Addresses, open_addresses
+from engine.pod.attach import Departure
 from engine.pod.residents import Attachment, Key, Residents, open_residents
 from engine.policing import Policing
 from engine.vigil import Vigil
@@ -39,6 +40,19 @@ if TYPE_CHECKING:
     from engine.handover.taker import Takeover
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Detachment:
+    """Attachments on their way out. Between its two halves the devices stand, and nobody forwards for them."""
+
+    attachments: list[Attachment]
+    departure: Departure | None
+
+    def delete(self) -> None:
+        """The devices, in any thread."""
+        if self.departure is not None:
+            self.departure.delete()
 
 
 class Keeper:
@@ -221,13 +235,23 @@ class Keeper:
         return error or (device.device.mtu if device else 0)
 
     def detach(self, keys: Iterable[Key]) -> list[Attachment]:
+        detachment = self.begin_to_detach(keys)
+        detachment.delete()
+        self.end_detaching(detachment)
+        return detachment.attachments
+
+    def begin_to_detach(self, keys: Iterable[Key]) -> Detachment:
+        """The first half of `detach`: no packet comes any more."""
         found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]
-        if found:
-            self.residents.let_go(attachment.key for attachment in found)
-            self.settle_pods()
-        for attachment in found:
+        self.residents.let_go(attachment.key for attachment in found)
+        return Detachment(found, self._settle_pods_without_waiting() if found else None)
+
+    def end_detaching(self, detachment: Detachment) -> None:
+        """The last half: the devices are gone, and so are the attachments."""
+        if detachment.departure is not None:
+            self.datapath.pods.forget(detachment.departure)
+        for attachment in detachment.attachments:
             self.residents.discard(attachment.key)
-        return found
 
     # -- from facts to the kernel ----------------------------------------------------
     def reload(self, config: Config) -> Outcome:
@@ -238,12 +262,19 @@ class Keeper:
 
     def settle_pods(self) -> None:
         """As `reload`, when only the pods, or the policies about them, are others."""
+        departure = self._settle_pods_without_waiting()
+        departure.delete()
+        self.datapath.pods.forget(departure)
+
+    def _settle_pods_without_waiting(self) -> Departure:
         facts = self.facts(self.config)
         desired = self._computed(facts, self._underlay)
-        logged(self.datapath.apply(desired))
+        outcome, departure = self.datapath.apply_without_waiting(desired)
+        logged(outcome)
         self.desired = desired
         self.policing.settled(facts)
         self.vigil.arm_retry()
+        return departure
 
     def facts(self, config: Config) -> Facts:
         """What the file says, and the pods that runtimes attached."""

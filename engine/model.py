@@ -193,15 +193,31 @@ Value = TypeVar("Value")
 class Layered(Mapping[Key, Value]):
     """A large mapping that seldom changes and a small one that often does, which have no key in common.
 
-    Two of these that share the large one differ in the small ones alone, and
-    `beside` saves looking at the rest. Nobody changes either after this.
+    Two of these that share the large one differ in the small ones alone; one
+    that was made from the other by `changed` differs in those keys alone.
+    `beside` saves looking at the rest. Nobody changes any of it after this.
     """
 
-    __slots__ = ("base", "top")
+    __slots__ = ("base", "differs_in", "origin", "token", "top")
 
     def __init__(self, base: Mapping[Key, Value], top: Mapping[Key, Value]) -> None:
         self.base = base
         self.top = top
+        self.token = object()  # stands for this one in those that are made from it, which must not keep it alive
+        self.origin: object = None  # the token of the one that this was made from
+        self.differs_in: frozenset[Key] = frozenset()  # from that one
+
+    def changed(self, changes: Mapping[Key, Value | None]) -> Layered[Key, Value]:
+        """The same with other items in the small mapping; None: without that key."""
+        top = dict(self.top)  # which takes over the hashes of keys, that make up most of what they cost
+        for key, value in changes.items():
+            if value is None:
+                top.pop(key, None)
+            else:
+                top[key] = value
+        made = Layered(self.base, top)
+        made.origin, made.differs_in = self.token, frozenset(changes)
+        return made
 
     def __getitem__(self, key: Key) -> Value:
         return self.top[key] if key in self.top else self.base[key]
@@ -217,8 +233,13 @@ class Layered(Mapping[Key, Value]):
 
     def beside(self, other: object) -> Iterable[tuple[Key, Value]]:
         """The items in which this can differ from `other`."""
-        if isinstance(other, Layered) and other.base is self.base:
-            return self.top.items()
+        if isinstance(other, Layered):
+            if self.origin is other.token:
+                return [(key, self.top[key]) for key in self.differs_in if key in self.top]
+            if other.origin is self.token:
+                return [(key, self.top[key]) for key in other.differs_in if key in self.top]
+            if other.base is self.base:
+                return self.top.items()
         return chain(self.top.items(), self.base.items())
 
 

@@ -23,7 +23,7 @@ from engine.config import Config
 from engine.datapath import Datapath
 from engine.errors import ConfigError, TowpathError
 from engine.handover.giver import Estate
-from engine.keeper import Keeper
+from engine.keeper import Detachment, Keeper
 from engine.loop import Loop
 from engine.model import Address
 from engine.observe import state
@@ -132,6 +132,14 @@ class Node:
     def detach(self, keys: Iterable[Key]) -> list[Attachment]:
         """Remove the devices and forget the attachments; those that there were."""
         return self.loop.call(lambda: self._keeper.detach(list(keys)))
+
+    def begin_to_detach(self, keys: Iterable[Key]) -> Detachment:
+        """The first half of `detach`, in the loop: no packet comes any more. Then `delete`, in any thread."""
+        return self._keeper.begin_to_detach(keys)
+
+    def end_detaching(self, detachment: Detachment) -> None:
+        """The last half, in the loop: the devices are gone, and so are the attachments."""
+        self._keeper.end_detaching(detachment)
 
     def pod_device(self, name: str) -> DeviceState | None:
         """How the pod's device is; None: gone. KernelError when the pod is not attached."""

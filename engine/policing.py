@@ -18,7 +18,7 @@ from engine import views
 from engine.config import Config
 from engine.errors import TowpathError
 from engine.loop import READ, Loop, Timer
-from engine.model import Address, Facts
+from engine.model import Address, Facts, Pod
 from engine.observe.flowlog import FlowLog
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Policing:
         self._running = False
         self._log_error = ""
         self._error = ""
-        self._addresses: frozenset[Address] = frozenset()
+        self._pods: dict[int, Pod] = {}  # those of the facts in force, by the identity of the value
 
     # -- life ----------------------------------------------------------------
     def start(self) -> None:
@@ -176,10 +176,12 @@ class Policing:
 
     def settled(self, facts: Facts) -> None:
         """The facts are in force: flows of addresses that are gone must not serve those who get them next."""
-        addresses = frozenset(address for pod in facts.pods for address in pod.addresses)
-        for address in self._addresses - addresses:
-            self._plane.forget_flows(address)
-        self._addresses = addresses
+        before, self._pods = self._pods, {id(pod): pod for pod in facts.pods}
+        gone = [pod for key, pod in before.items() if key not in self._pods]
+        if gone:
+            new = {address for key, pod in self._pods.items() if key not in before for address in pod.addresses}
+            for address in {address for pod in gone for address in pod.addresses} - new:
+                self._plane.forget_flows(address)
 
     def problems(self) -> list[views.Problem]:
         complaints = [] if self._loaded is None else self._loaded.complaints()

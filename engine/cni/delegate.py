@@ -3,16 +3,19 @@
 Owns: where the program is looked for, its environment, its deadline, and the
 meaning of its output.
 Never: uses a shell, or passes on anything of the daemon's own environment.
-Invariant: a call ends within its deadline, with an answer or a CniError, and
+Invariant: a call ends within its deadline, or when the daemon stops, with an answer or a CniError, and
 leaves no process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import stat
 import subprocess
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
@@ -37,37 +40,83 @@ class Delegated:
     dns: dict[str, Any]
 
 
-def add(name: str, call: Call) -> Delegated:
-    """Addresses from the plugin; when it fails, or what it says cannot be used, it is told to take them back."""
-    try:
-        return parse(name, run(name, call, "ADD"))
-    except CniError:
+class Plugins:
+    """Those that run now. To be called from any thread; `close` ends them, and lets no other begin."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                _end(process)
+
+    def add(self, name: str, call: Call) -> Delegated:
+        """Addresses from the plugin; when it fails, or what it says cannot be used, it is told to take them back."""
         try:
-            run(name, call, "DEL")
+            return parse(name, self.run(name, call, "ADD"))
         except CniError:
-            pass  # what went wrong first is what the runtime is to know
-        raise
+            with contextlib.suppress(CniError):  # what went wrong first is what the runtime is to know
+                self.run(name, call, "DEL")
+            raise
+
+    def knows(self, name: str, call: Call, version: str) -> bool:
+        """Whether the plugin says that it knows this version of the specification; CniError when it says nothing."""
+        asked = replace(call, input=msgspec.json.encode({"cniVersion": version}))
+        try:
+            return version in msgspec.json.decode(self.run(name, asked, "VERSION"))["supportedVersions"]
+        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+            what = f"IPAM plugin {name} does not tell its versions"
+            raise CniError(Code.DELEGATE_FAILED, what, repr(error)[:200]) from error
+
+    def run(self, name: str, call: Call, verb: str) -> bytes:
+        """The plugin's output; CniError with its own code when it refuses."""
+        program = find(name, call.search_path)
+        environment = {**call.environment(), "CNI_COMMAND": verb, "PATH": _PATH}
+        process = self._start(name, program, environment)
+        try:
+            output, complaint = process.communicate(call.input, timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            what = f"IPAM plugin {name} did not answer within {DEADLINE:.0f} s"
+            raise CniError(Code.TRY_AGAIN_LATER, what) from None
+        finally:
+            process.wait()
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode:
+            raise _refused(name, output[:_OUTPUT_LIMIT], process.returncode, complaint)
+        return output[:_OUTPUT_LIMIT]
+
+    def _start(self, name: str, program: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        with self._lock:
+            if self._closed:
+                raise CniError(Code.TRY_AGAIN_LATER, f"IPAM plugin {name} is not asked", "the daemon stops")
+            try:
+                process = subprocess.Popen(
+                    [program],
+                    stdin=pipe,
+                    stdout=pipe,
+                    stderr=pipe,
+                    env=environment,
+                    cwd="/",
+                    start_new_session=True,  # what it starts ends with it
+                )
+            except OSError as error:
+                what = f"cannot run IPAM plugin {name}"
+                raise CniError(Code.DELEGATE_FAILED, what, f"{program}: {error.strerror}") from error
+            self._running.add(process)
+            return process
 
 
-def run(name: str, call: Call, verb: str) -> bytes:
-    """The plugin's output; CniError with its own code when it refuses."""
-    program = find(name, call.search_path)
-    environment = {**call.environment(), "CNI_COMMAND": verb, "PATH": _PATH}
-    try:
-        done = subprocess.run(
-            [program], input=call.input, env=environment, capture_output=True, timeout=DEADLINE, check=False, cwd="/"
-        )
-    except subprocess.TimeoutExpired:
-        what = f"IPAM plugin {name} did not answer within {DEADLINE:.0f} s"
-        raise CniError(Code.TRY_AGAIN_LATER, what) from None
-    except OSError as error:
-        raise CniError(
-            Code.DELEGATE_FAILED, f"cannot run IPAM plugin {name}", f"{program}: {error.strerror}"
-        ) from error
-    output = done.stdout[:_OUTPUT_LIMIT]
-    if done.returncode:
-        raise _refused(name, output, done.returncode, done.stderr)
-    return output
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It, and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def find(name: str, search_path: str) -> str:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 FILES_LIMIT = 4096  # as in the shim
 _SUFFIX = ".del"
 
+Then = Callable[[Exception | None], None]
+
 
 def open_spool(folder: Path) -> Path:
     """Make the folder, closed to everybody else."""
@@ -44,27 +46,29 @@ def pending(folder: Path) -> list[Path]:
     return [Path(path) for _, path in sorted(found)[:FILES_LIMIT]]
 
 
-def carry_out(folder: Path, delete: Callable[[Call], None], files: list[Path] | None = None) -> int:
-    """Do every deletion that waits, or those of `files`; one that fails stays. How many were done."""
-    done = 0
-    for path in pending(folder) if files is None else files:
-        call = _read(path)
-        if call is not None:
-            try:
-                delete(call)
-            except CniError as error:
-                log.warning("deletion %s fails, and is tried again: %s", path.name, error)
-                continue
-            done += 1
+def carry_out(path: Path, delete: Callable[[Call, Then], None], then: Callable[[], None]) -> None:
+    """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails."""
+    call = read(path)
+    if call is None:
         path.unlink(missing_ok=True)
-    return done
+        then()
+        return
+
+    def ended(error: Exception | None) -> None:
+        if error is None:
+            path.unlink(missing_ok=True)
+        else:
+            log.warning("deletion %s fails, and is tried again: %s", path.name, error)
+        then()
+
+    delete(call, ended)
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)
 
 
-def _read(path: Path) -> Call | None:
+def read(path: Path) -> Call | None:
     """The call in the file; None when there is none, or what it holds is no deletion."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
-from engine.cni import delegate, planning, sandbox, spool
+from engine.cni import planning, sandbox, spool
 from engine.cni.answer import CniError, Code, Reply, Result, failure, nothing, success, versions
+from engine.cni.aside import Aside
 from engine.cni.call import Call, arguments_of
 from engine.cni.checking import check_device, check_previous
 from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
+from engine.cni.delegate import Delegated, Plugins
+from engine.cni.lanes import Done, Lanes
+from engine.cni.removal import Removal, Then, ignored
 from engine.errors import TowpathError
 from engine.model import Address
 from engine.node import Node
@@ -35,12 +37,9 @@ from engine.pod.residents import Attachment, Key
 log = logging.getLogger(__name__)
 
 GRACE = 60.0  # seconds for a runtime to delete a container whose namespace is gone, before we do
-_THREADS = 16  # delegated plugins at once
 
-T = TypeVar("T")
 Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
 Answer = Callable[[Reply, Ended | None], None]
-Lane = tuple[str, str]  # container, interface
 
 
 class Verbs:
@@ -49,114 +48,128 @@ class Verbs:
     def __init__(self, node: Node, spool_folder: Path) -> None:
         self._node = node
         self._spool = spool_folder
-        self._lanes: dict[Lane, deque[Callable[[], None]]] = {}
+        self._lanes = Lanes(node.loop)
+        self._aside = Aside(node.loop)
+        self._plugins = Plugins()
+        self._removal = Removal(node, self._aside, self._plugins)
         self._arriving: list[tuple[Attachment, Callable[[int | TowpathError], None]]] = []
-        self._leaving: list[tuple[Attachment, Callable[[Exception | None], None]]] = []
-        self._aside_now = 0  # works in threads whose end the loop has not seen
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-ipam")
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._aside.close()
+        self._plugins.close()
 
     @property
     def busy(self) -> bool:
         """Something is under way that may still change attachments."""
-        return bool(self._lanes) or self._aside_now > 0
+        return bool(self._lanes) or bool(self._aside)
 
     def serve(self, call: Call, answer: Answer) -> None:
         """Answer `call`, now or later, exactly once."""
         if call.verb in {"ADD", "DEL", "CHECK"}:
-            self._in_lane(call, lambda done: self._begin(call, answer, done))
+            self._lanes.enter((call.container, call.interface), lambda done: self._begin(call, answer, done))
         else:
             self._begin(call, answer, lambda: None)
 
     def collect(self) -> None:
         """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
-        spool.carry_out(self._spool, self.delete_quietly)
+        for path in spool.pending(self._spool):
+            call = spool.read(path)
+            lane = (call.container, call.interface) if call is not None else ("", path.name)
+            self._lanes.enter(lane, partial(spool.carry_out, path, self._delete_quietly))
         for attachment in self._node.residents.gone_before(self._node.loop.clock() - GRACE):
             log.warning("removing pod %s, whose namespace is gone", attachment.pod)
-            self._forget([attachment], _ignored)
+            self._removal.forget([attachment], ignored)
 
     def forget_earlier_boot(self) -> None:
         """Tell delegated plugins of the attachments that ended with the last boot."""
-        forgotten = [attachment for attachment in self._node.residents.forgotten if attachment.ipam]
-        self._take_back(forgotten, _ignored)
+        self._removal.take_back([a for a in self._node.residents.forgotten if a.ipam], ignored)
 
-    def delete_quietly(self, call: Call) -> None:
-        """A deletion that nobody waits for."""
-        configuration = read_for_removal(call.input)
-        self._delete(call, configuration, _unheard, lambda: None)
-
-    # -- one call at a time for an interface --------------------------------------
-    def _in_lane(self, call: Call, start: Callable[[Callable[[], None]], None]) -> None:
-        lane = call.container, call.interface
-        waiting = self._lanes.get(lane)
-
-        def done() -> None:
-            queue = self._lanes[lane]
-            if queue:
-                self._node.loop.call_soon(queue.popleft())
-            else:
-                del self._lanes[lane]
-
-        if waiting is None:
-            self._lanes[lane] = deque()
-            start(done)
-        else:
-            waiting.append(lambda: start(done))
-
-    def _begin(self, call: Call, answer: Answer, done: Callable[[], None]) -> None:
+    # -- one call ---------------------------------------------------------------
+    def _begin(self, call: Call, answer: Answer, done: Done) -> None:
         """Run the verb; `done` when nothing of it is under way any more."""
+        self._guarded(call, answer, done, lambda: self._run(call, answer, done))
+
+    def _run(self, call: Call, answer: Answer, done: Done) -> None:
+        arguments = arguments_of(call.arguments)
+        if call.verb == "VERSION":
+            answer(versions(asked_version(call.input)), None)
+            done()
+            return
+        removal = call.verb in {"DEL", "GC"}
+        configuration = read_for_removal(call.input) if removal else read(call.input, arguments)
+        verb = {
+            "ADD": self._add,
+            "DEL": self._delete,
+            "CHECK": self._check,
+            "GC": self._collect_garbage,
+            "STATUS": self._status,
+        }[call.verb]
+        verb(call, configuration, answer, done)
+
+    def _guarded(self, call: Call, answer: Answer, done: Done, work: Callable[[], None]) -> None:
+        """`work()`, whose failure is the answer."""
         try:
-            arguments = arguments_of(call.arguments)
-            if call.verb == "VERSION":
-                answer(versions(asked_version(call.input)), None)
-                done()
-                return
-            removal = call.verb in {"DEL", "GC"}
-            configuration = read_for_removal(call.input) if removal else read(call.input, arguments)
-            verb = {"ADD": self._add, "DEL": self._delete, "CHECK": self._check}.get(call.verb)
-            verb = verb or {"GC": self._collect_garbage, "STATUS": self._status}[call.verb]
-            verb(call, configuration, answer, done)
+            work()
         except (CniError, TowpathError) as error:
             self._fail(call, error, answer, done)
         except Exception as error:
             log.exception("%s of container %s failed", call.verb, call.container)
             self._fail(call, CniError(Code.FAILED, "internal error", repr(error)), answer, done)
 
-    def _fail(self, call: Call, error: Exception, answer: Answer, done: Callable[[], None]) -> None:
+    def _fail(self, call: Call, error: Exception, answer: Answer, done: Done) -> None:
         told = as_cni_error(error)
         log.warning("%s of container %s refused: %s", call.verb, call.container or "-", told)
         answer(failure(told, version_of(call.input)), None)
         done()
 
-    def _aside(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
-        """`work()` in a thread, then `then` or `failed` in the loop."""
+    def _answering(self, call: Call, answer: Answer, done: Done) -> Then:
+        """What ends a verb without output."""
 
-        def end(follow: Callable[[], None]) -> None:
-            self._aside_now -= 1
-            follow()
-
-        def run() -> None:
-            try:
-                result = work()
-            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
-                problem = error
-                self._node.loop.call_soon(lambda: end(lambda: failed(problem)))
+        def ended(error: Exception | None) -> None:
+            if error is None:
+                answer(nothing(), None)
+                done()
             else:
-                self._node.loop.call_soon(lambda: end(lambda: then(result)))
+                self._fail(call, error, answer, done)
 
-        self._aside_now += 1
-        self._threads.submit(run)
+        return ended
+
+    def _ask_plugin(self, configuration: Configuration, call: Call, verb: str, then: Then) -> None:
+        """Have the delegated plugin do its part, where there is one."""
+        if configuration.ipam == OURS:
+            then(None)
+        else:
+            self._aside.run(lambda: self._plugins.run(configuration.ipam, call, verb), lambda _: then(None), then)
 
     # -- ADD --------------------------------------------------------------------
-    def _add(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+    def _add(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
         if configuration.previous is not None:
             what = "towpath makes the interface, so it must be the first plugin of the list"
             raise CniError(Code.INVALID_CONFIGURATION, what, "move the others behind it")
-        file = self._spool / spool.name_of(call.container, call.interface)
-        spool.carry_out(self._spool, self.delete_quietly, [file])
-        self._make_way(call)
+
+        guarded = partial(self._guarded, call, answer, done)
+
+        def add(error: Exception | None) -> None:
+            ignored(error)
+            guarded(lambda: self._add_to_free(call, configuration, answer, done))
+
+        # A deletion that was asked for while no daemon answered comes first.
+        waiting = self._spool / spool.name_of(call.container, call.interface)
+        spool.carry_out(waiting, self._delete_quietly, lambda: guarded(lambda: self._make_way(call, add)))
+
+    def _make_way(self, call: Call, then: Then) -> None:
+        """An attachment of this interface that was never confirmed, or whose namespace is gone, is taken back."""
+        earlier = self._node.residents.of_interface(call.container, call.interface)
+        if earlier is None:
+            then(None)
+            return
+        if earlier.confirmed and earlier.namespace_id == identity(call.namespace):
+            what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
+            raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
+        self._removal.forget([earlier], then)
+
+    def _add_to_free(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
+        """Nothing of ours is in the way."""
         seen = sandbox.look(call.namespace)
         if call.interface in seen.devices:
             what = f"interface {call.interface} exists in the container already"
@@ -165,7 +178,7 @@ class Verbs:
         def failed(error: Exception) -> None:
             self._fail(call, error, answer, done)
 
-        def attach(given: delegate.Delegated) -> None:
+        def attach(given: Delegated) -> None:
             def attached(mtu: int | TowpathError) -> None:
                 if isinstance(mtu, TowpathError):
                     self._take_back_addresses(call, configuration, given, lambda: failed(mtu))
@@ -180,25 +193,14 @@ class Verbs:
                 problem = error
                 self._take_back_addresses(call, configuration, given, lambda: failed(problem))
             else:
-                self._arriving.append((attachment, attached))
-                self._soon(self._arriving, self._attach_arriving)
+                self._attach_soon(attachment, attached)
 
         if configuration.ipam == OURS:
             attach(self._assign(call, configuration))
         else:
-            self._aside(lambda: delegate.add(configuration.ipam, call), attach, failed)
+            self._aside.run(lambda: self._plugins.add(configuration.ipam, call), attach, failed)
 
-    def _make_way(self, call: Call) -> None:
-        """An attachment of this interface that was never confirmed, or whose namespace is gone, is taken back."""
-        earlier = self._node.residents.of_interface(call.container, call.interface)
-        if earlier is None:
-            return
-        if earlier.confirmed and earlier.namespace_id == identity(call.namespace):
-            what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
-            raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
-        self._forget([earlier], _ignored)
-
-    def _assign(self, call: Call, configuration: Configuration) -> delegate.Delegated:
+    def _assign(self, call: Call, configuration: Configuration) -> Delegated:
         addresses = self._node.addresses
         namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
         given = addresses.assign(
@@ -210,12 +212,13 @@ class Verbs:
         )
         if not given:
             raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
-        return delegate.Delegated(given, configuration.routes, {})
+        return Delegated(given, configuration.routes, {})
 
-    # -- what came in one turn is done in one pass ------------------------------------
-    def _soon(self, queue: list[Any], work: Callable[[], None]) -> None:
-        if len(queue) == 1:
-            self._node.loop.call_soon(work)
+    def _attach_soon(self, attachment: Attachment, attached: Callable[[int | TowpathError], None]) -> None:
+        """What came in one turn is done in one pass."""
+        self._arriving.append((attachment, attached))
+        if len(self._arriving) == 1:
+            self._node.loop.call_soon(self._attach_arriving)
 
     def _attach_arriving(self) -> None:
         arriving, self._arriving = self._arriving, []
@@ -227,21 +230,8 @@ class Verbs:
         for (_, attached), mtu in zip(arriving, found, strict=True):
             attached(mtu)
 
-    def _detach_leaving(self) -> None:
-        leaving, self._leaving = self._leaving, []
-        problem = None
-        try:
-            self._detach(attachment for attachment, _ in leaving)
-        except Exception as error:
-            log.exception("%d pods could not be detached", len(leaving))
-            problem = error
-        for _, detached in leaving:
-            detached(problem)
-
     # -- the parts of ADD ----------------------------------------------------------
-    def _plan(
-        self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: delegate.Delegated
-    ) -> Attachment:
+    def _plan(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> Attachment:
         node = self._node
         used: set[Address] = set()
         if configuration.ipam != OURS:  # ours gives nothing twice
@@ -276,16 +266,13 @@ class Verbs:
         )
 
     def _take_back_addresses(
-        self, call: Call, configuration: Configuration, given: delegate.Delegated, then: Callable[[], None]
+        self, call: Call, configuration: Configuration, given: Delegated, then: Callable[[], None]
     ) -> None:
         if configuration.ipam == OURS:
             self._node.addresses.release(_handle(call, configuration), given.addresses)
-            then()
-        else:
-            again = lambda _: then()  # noqa: E731 - the error that led here is the one to tell
-            self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), again, again)
+        self._ask_plugin(configuration, call, "DEL", lambda _: then())  # the error that led here is the one to tell
 
-    def _ended(self, attachment: Attachment, done: Callable[[], None], *, acknowledged: bool) -> None:
+    def _ended(self, attachment: Attachment, done: Done, *, acknowledged: bool) -> None:
         """The runtime has the answer, or went away without it."""
         if self._node.residents.get(attachment.key) != attachment:
             done()
@@ -297,40 +284,39 @@ class Verbs:
                 done()
             else:
                 log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
-                self._forget([attachment], lambda _: done())
+                self._removal.forget([attachment], lambda _: done())
         except TowpathError as error:  # a full disk: what is written down is less than what is
             log.warning("pod %s: %s", attachment.pod, error)
             done()
 
     # -- DEL and GC ----------------------------------------------------------------
-    def _delete(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+    def _delete(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
+        self._remove(call, configuration, self._answering(call, answer, done))
+
+    def _delete_quietly(self, call: Call, then: Then) -> None:
+        """A deletion that nobody waits for."""
+        try:
+            self._remove(call, read_for_removal(call.input), then)
+        except CniError as error:
+            then(error)
+
+    def _remove(self, call: Call, configuration: Configuration, then: Then) -> None:
         attachment = self._node.residents.get(_key(call, configuration))
 
-        def ended(error: Exception | None) -> None:
-            if error is None:
-                answer(nothing(), None)
-                done()
-            else:
-                self._fail(call, error, answer, done)
-
         def detached(error: Exception | None) -> None:
-            if configuration.ipam == OURS or error is not None:
-                ended(error)
+            if error is not None:
+                then(error)
             else:
-                self._aside(lambda: delegate.run(configuration.ipam, call, "DEL"), lambda _: ended(None), ended)
+                self._ask_plugin(configuration, call, "DEL", then)
 
-        same = "" if configuration.ipam == OURS else configuration.ipam
         if attachment is None:
             detached(None)
-        elif attachment.ipam == same:
-            self._leaving.append((attachment, detached))
-            self._soon(self._leaving, self._detach_leaving)
+        elif attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
+            self._removal.detach_soon(attachment, detached)
         else:  # the configuration was changed since
-            self._forget([attachment], detached)
+            self._removal.forget([attachment], detached)
 
-    def _collect_garbage(
-        self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]
-    ) -> None:
+    def _collect_garbage(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
         _needs(configuration, "1.1.0", "GC")
         if configuration.valid is None:
             what = "cni.dev/valid-attachments is missing"
@@ -345,56 +331,17 @@ class Verbs:
         ]
         if stale:
             log.warning("GC of network %s removes %d attachments", configuration.name, len(stale))
+        ended = self._answering(call, answer, done)
 
-        def ended(error: Exception | None) -> None:
-            if error is None:
-                answer(nothing(), None)
-                done()
-            else:
-                self._fail(call, error, answer, done)
-
-        def then(error: Exception | None) -> None:
+        def forgotten(error: Exception | None) -> None:
             if configuration.ipam == OURS:
                 self._node.addresses.reclaim()
-                ended(error)
-            else:
-                self._aside(
-                    lambda: delegate.run(configuration.ipam, call, "GC"),
-                    lambda _: ended(error),
-                    lambda e: ended(error or e),
-                )
+            self._ask_newer_plugin(configuration, call, "GC", lambda refusal: ended(error or refusal))
 
-        self._forget(stale, then)
-
-    def _forget(self, attachments: list[Attachment], then: Callable[[Exception | None], None]) -> None:
-        """Remove devices, attachments and addresses; delegated plugins are told after that."""
-        self._detach(attachments)
-        self._take_back([attachment for attachment in attachments if attachment.ipam], then)
-
-    def _detach(self, attachments: Iterable[Attachment]) -> None:
-        for attachment in self._node.detach([attachment.key for attachment in attachments]):
-            if not attachment.ipam:
-                self._node.addresses.release(attachment.handle, attachment.ip_addresses())
-
-    def _take_back(self, attachments: list[Attachment], then: Callable[[Exception | None], None]) -> None:
-        if not attachments:
-            then(None)
-            return
-
-        def work() -> None:
-            problems = []
-            for attachment in attachments:
-                try:
-                    delegate.run(attachment.ipam, _deletion_of(attachment), "DEL")
-                except CniError as error:
-                    problems.append(f"{attachment.pod}: {error}")
-            if problems:
-                raise CniError(Code.DELEGATE_FAILED, "addresses could not be given back", "; ".join(problems))
-
-        self._aside(work, lambda _: then(None), then)
+        self._removal.forget(stale, forgotten)
 
     # -- looking -------------------------------------------------------------------
-    def _check(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+    def _check(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
         _needs(configuration, "0.4.0", "CHECK")
         attachment = self._node.residents.get(_key(call, configuration))
         if configuration.previous is None:
@@ -403,50 +350,33 @@ class Verbs:
             raise CniError(Code.UNKNOWN_CONTAINER, f"container {call.container} is not in network {configuration.name}")
         expected = check_previous(configuration.previous, attachment)
         check_device(self._node, attachment, expected)
-        if configuration.ipam == OURS:
-            answer(nothing(), None)
-            done()
-            return
+        self._ask_plugin(configuration, call, "CHECK", self._answering(call, answer, done))
 
-        def passed(_: bytes) -> None:
-            answer(nothing(), None)
-            done()
-
-        def failed(error: Exception) -> None:
-            self._fail(call, error, answer, done)
-
-        self._aside(lambda: delegate.run(configuration.ipam, call, "CHECK"), passed, failed)
-
-    def _status(self, call: Call, configuration: Configuration, answer: Answer, done: Callable[[], None]) -> None:
+    def _status(self, call: Call, configuration: Configuration, answer: Answer, done: Done) -> None:
         _needs(configuration, "1.1.0", "STATUS")
         if not self._node.ready:
             raise CniError(Code.NOT_AVAILABLE, "the daemon is not ready", "see towpath status")
-        if configuration.ipam != OURS:
-            self._aside(
-                lambda: delegate.run(configuration.ipam, call, "STATUS"),
-                lambda _: answer(nothing(), None),
-                lambda error: self._fail(call, error, answer, done),
-            )
-            return
-        addresses = self._node.addresses
-        for version in planning.families(configuration, (pool.prefix for pool in addresses.settings.pools)):
-            if not addresses.has_free(version, configuration.pools):
-                raise CniError(Code.NOT_AVAILABLE, f"no IPv{version} address is free", "see towpath ipam show")
-        answer(nothing(), None)
-        done()
+        if configuration.ipam == OURS:
+            addresses = self._node.addresses
+            for version in planning.families(configuration, (pool.prefix for pool in addresses.settings.pools)):
+                if not addresses.has_free(version, configuration.pools):
+                    raise CniError(Code.NOT_AVAILABLE, f"no IPv{version} address is free", "see towpath ipam show")
+        self._ask_newer_plugin(configuration, call, "STATUS", self._answering(call, answer, done))
+
+    def _ask_newer_plugin(self, configuration: Configuration, call: Call, verb: str, then: Then) -> None:
+        """As `_ask_plugin`, for a verb that plugins before 1.1.0 do not know, and must not be asked for."""
+
+        def ask() -> None:
+            if self._plugins.knows(configuration.ipam, call, "1.1.0"):
+                self._plugins.run(configuration.ipam, call, verb)
+
+        if configuration.ipam == OURS:
+            then(None)
+        else:
+            self._aside.run(ask, lambda _: then(None), then)
 
 
-def _ignored(error: Exception | None) -> None:
-    """Of what nobody waits for."""
-    if error is not None:
-        log.warning("%s", error)
-
-
-def _unheard(reply: Reply, ended: Ended | None) -> None:
-    """The answer of a call that nobody made."""
-
-
-def _result(attachment: Attachment, mtu: int, given: delegate.Delegated, configuration: Configuration) -> Result:
+def _result(attachment: Attachment, mtu: int, given: Delegated, configuration: Configuration) -> Result:
     dns = {**given.dns, **configuration.dns}
     through = routes_of(attachment.as_pod())
     return Result(attachment.interface, attachment.namespace, mtu, given.addresses, through, dns)
@@ -478,15 +408,3 @@ def _key(call: Call, configuration: Configuration) -> Key:
 
 def _handle(call: Call, configuration: Configuration) -> str:
     return "/".join(_key(call, configuration))
-
-
-def _deletion_of(attachment: Attachment) -> Call:
-    return Call(
-        verb="DEL",
-        container=attachment.container,
-        namespace=attachment.namespace,
-        interface=attachment.interface,
-        arguments=attachment.arguments,
-        search_path=attachment.search_path,
-        input=attachment.configuration.encode(),
-    )

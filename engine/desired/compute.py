@@ -60,23 +60,29 @@ def desired_state(facts: Facts, underlay: Underlay) -> Desired:
 class Recomputation:
     """As `desired_state`, for facts that change again and again: what no pod changes is computed once.
 
-    The results are equal to those of `desired_state`, and share what they have in common with the one before.
+    The results are equal to those of `desired_state`, and share what they have in common with the one
+    before: what a pod costs that comes or goes does not grow with the number of those that stay.
     """
 
     def __init__(self) -> None:
         self._of: tuple[Facts, Underlay] | None = None
         self._shared: _Shared | None = None
         self._parts: dict[int, _PodParts] = {}  # of the pods of the last time, by the identity of the value
+        self._last: Desired | None = None
 
     def __call__(self, facts: Facts, underlay: Underlay) -> Desired:
         without_pods = replace(facts, pods=())
         if self._shared is None or self._of != (without_pods, underlay):
             computation = _Computation(facts, underlay, local_addresses(facts.node, underlay))
             self._shared, self._of = computation.shared(), (without_pods, underlay)
-            self._parts = {}
+            self._parts, self._last = {}, None
         known, mtu = self._parts, self._shared.mtu
         self._parts = {id(pod): known.get(id(pod)) or _parts_of(pod, mtu) for pod in facts.pods}
-        return self._shared.with_pods(list(self._parts.values()))
+        new = [part for key, part in self._parts.items() if key not in known]
+        gone = [part for key, part in known.items() if key not in self._parts]
+        changed = None if self._last is None else self._shared.changed(self._last, new, gone)
+        self._last = self._shared.with_pods(list(self._parts.values())) if changed is None else changed
+        return self._last
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,23 @@ class _Shared:
     mtu: int
     routes: Mapping[Prefix, tuple[Via, ...]]
     desired: Desired
+
+    def changed(self, before: Desired, new: list[_PodParts], gone: list[_PodParts]) -> Desired | None:
+        """The state `before` with some pods more and some less; None when that is not all there is to it."""
+        if not (new or gone):
+            return before
+        if not isinstance(before.routes, Layered) or any(part.pod.ports for part in (*new, *gone)):
+            return None
+        changes: dict[Prefix, tuple[Via, ...] | None] = {}
+        for part in gone:
+            changes |= dict.fromkeys(part.routes)
+        for part in new:
+            for prefix, vias in part.routes.items():
+                if changes.get(prefix) is not None or (prefix in before.routes and prefix not in changes):
+                    return None  # two have one address, or somebody announces that of a pod
+                changes[prefix] = vias
+        devices = before.pods.difference([part.device for part in gone]).union([part.device for part in new])
+        return replace(before, pods=devices, routes=before.routes.changed(changes))
 
     def with_pods(self, parts: list[_PodParts]) -> Desired:
         devices = frozenset(part.device for part in parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_interface, ip_network
 from typing import cast
@@ -69,6 +69,34 @@ class Recorded:
     entry: Entry
 
 
+@dataclass(slots=True)
+class Departure:
+    """Devices to be deleted, which takes the kernel some 15 ms and needs nobody's attention."""
+
+    _ports: dict[str, LocalPort]
+    refused: dict[str, TowpathError] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._ports)
+
+    def delete(self) -> None:
+        """In any thread. All at once: the kernel waits long for each, and not longer for several."""
+        if len(self._ports) > 1:
+            with ThreadPoolExecutor(
+                min(len(self._ports), _DELETED_AT_ONCE), thread_name_prefix="towpath-delete"
+            ) as threads:
+                list(threads.map(self._delete, self._ports.items()))
+        else:
+            for item in self._ports.items():
+                self._delete(item)
+
+    def _delete(self, item: tuple[str, LocalPort]) -> None:
+        error = tried(item[1].delete, f"pod {item[0]}")
+        if error is not None:
+            self.refused[item[0]] = error
+
+
 @dataclass(frozen=True, slots=True)
 class Inherited:
     """A device whose queue a predecessor left us; nobody has looked yet whether it is as it should be."""
@@ -85,6 +113,7 @@ class PodDriver:
         self._open_tun = open_tun
         self._record = record
         self.attachments: dict[str, Attachment] = {}
+        self._leaving: dict[str, LocalPort] = {}  # out of the plane; their devices are still to be deleted
 
     def actual(self) -> Mapping[Hashable, object]:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
@@ -169,7 +198,7 @@ class PodDriver:
             self._attach(wanted)
 
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
-        """Many pods. Devices go together: the kernel waits long for each, and not longer for several."""
+        """Many pods. The devices of those that go leave the plane, and stand until somebody sees to `leaving`."""
         refused: dict[Hashable, TowpathError] = {}
 
         def attempt(key: Hashable, work: Callable[[], object]) -> None:
@@ -177,27 +206,29 @@ class PodDriver:
             if error is not None:
                 refused[key] = error
 
-        gone: dict[Hashable, LocalPort] = {}
         for key, value in wanted.items():
             if value is not None:
                 attempt(key, partial(self.set, key, value))
             elif (attachment := self.attachments.pop(cast(str, key), None)) is not None:
                 self._forwarding.detach(("pod", cast(str, key)))
-                gone[key] = attachment.port
+                self._leaving[cast(str, key)] = attachment.port
             else:
                 attempt(key, partial(self.remove, key))
-        if len(gone) > 1:
-            with ThreadPoolExecutor(min(len(gone), _DELETED_AT_ONCE), thread_name_prefix="towpath-delete") as threads:
-                for key, result in [(key, threads.submit(port.delete)) for key, port in gone.items()]:
-                    attempt(key, result.result)
-        else:
-            for key, port in gone.items():
-                attempt(key, port.delete)
-        done = [key for key in gone if key not in refused]
-        error = tried(lambda: self._record.discard(*map(str, done)), "record of devices")
-        if error is not None:
-            refused.update(dict.fromkeys(done, error))
         return refused
+
+    def leaving(self) -> Departure:
+        """The devices of the pods that were taken out of the plane since the last time, to be deleted."""
+        ports, self._leaving = self._leaving, {}
+        return Departure(ports)
+
+    def forget(self, departure: Departure) -> None:
+        """The devices are gone: there is nothing to look for any more."""
+        for name, refused in departure.refused.items():
+            log.warning("the device of pod %s is still there: %s", name, refused)
+        done = [name for name in departure.names if name not in departure.refused]
+        error = tried(lambda: self._record.discard(*done), "record of devices")
+        if error is not None:
+            log.warning("%s", error)
 
     def remove(self, key: Hashable) -> None:
         name = cast(str, key)

@@ -9,7 +9,7 @@ an earlier boot is not, since no namespace outlives the kernel.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -104,6 +104,8 @@ class Residents:
         self.close = close
         self._attachments: dict[Key, Attachment] = {}
         self._pods: dict[Key, Pod] = {}
+        self._names: dict[str, Key] = {}
+        self._interfaces: dict[tuple[str, str], set[Key]] = {}  # of a container: in usually one network
         self._gone: dict[Key, float] = {}  # since when their namespace is missing
         self._leaving: set[Key] = set()
         self.forgotten: list[Attachment] = []  # of an earlier boot
@@ -118,8 +120,8 @@ class Residents:
 
     def of_interface(self, container: str, interface: str) -> Attachment | None:
         """Whoever has this interface of the container, in whatever network."""
-        found = (a for a in self._attachments.values() if (a.container, a.interface) == (container, interface))
-        return next(found, None)
+        keys = self._interfaces.get((container, interface), ())
+        return next((self._attachments[key] for key in keys), None)
 
     def put(self, attachment: Attachment) -> None:
         key = _ATTACHMENTS + attachment.handle
@@ -131,6 +133,8 @@ class Residents:
         before = self._pods.get(attachment.key)
         pod = attachment.as_pod()
         self._attachments[attachment.key] = attachment
+        self._names[attachment.pod] = attachment.key
+        self._interfaces.setdefault((attachment.container, attachment.interface), set()).add(attachment.key)
         self._pods[attachment.key] = before if before == pod else pod  # the same object compares faster
 
     def let_go(self, keys: Iterable[Key]) -> None:
@@ -141,7 +145,13 @@ class Residents:
         self._gone.pop(key, None)
         self._leaving.discard(key)
         self._pods.pop(key, None)
-        if self._attachments.pop(key, None) is not None:
+        attachment = self._attachments.pop(key, None)
+        if attachment is not None:
+            self._names.pop(attachment.pod, None)
+            keys = self._interfaces[attachment.container, attachment.interface]
+            keys.discard(key)
+            if not keys:
+                del self._interfaces[attachment.container, attachment.interface]
             stored = self._store.get(_ATTACHMENTS + handle(key))
             if stored is not None:
                 self._store.delete(_ATTACHMENTS + handle(key), stored.revision)
@@ -149,7 +159,8 @@ class Residents:
     def pods(self) -> tuple[Pod, ...]:
         """Those that have their namespace, as of the last look."""
         absent = self._leaving.union(self._gone)
-        return tuple(pod for key, pod in self._pods.items() if key not in absent)
+        pods = self._pods
+        return tuple(pod for key, pod in pods.items() if key not in absent) if absent else tuple(pods.values())
 
     def look(self, now: float, is_there: Callable[[Attachment], bool] | None = None) -> bool:
         """See which namespaces are still there; whether that changed."""
@@ -170,13 +181,12 @@ class Residents:
     def is_gone(self, key: Key) -> bool:
         return key in self._gone
 
-    def name_for(self, label: str, container: str, interface: str, taken: Iterable[str]) -> str:
+    def name_for(self, label: str, container: str, interface: str, taken: Container[str]) -> str:
         """A name for the pod that nobody has, and no pod of the file can have."""
-        present = {attachment.pod for attachment in self._attachments.values()} | set(taken)
         label = label[:_LONGEST_LABEL]
         suffix = "" if interface == "eth0" else f":{interface}"
         short = f"{label}@{container[:12]}{suffix}"
-        return short if short not in present else f"{label}@{container}:{interface}"
+        return short if short not in self._names and short not in taken else f"{label}@{container}:{interface}"
 
     def _load(self, boot: str) -> None:
         stored = self._store.get(_BOOT)

@@ -112,6 +112,7 @@ class FileStore(MemoryStore):
         self._file = file
         self._descriptor = -1
         self._size = 0
+        self._live_size = 0  # bytes that the present entries would take, about
         self._is_whole = True  # nothing is torn or damaged: a line can be added
         with self._refusing("cannot be opened"):
             self._open()
@@ -130,6 +131,7 @@ class FileStore(MemoryStore):
             raise KernelError(f"has {size} bytes", where=str(self._file), remedy="move it away, and start again")
         data = os.pread(self._descriptor, size, 0)
         self._size, damaged = self._take(data)
+        self._live_size = sum(_weight(key, stored) for key, stored in self._entries.items())
         self._is_whole = not damaged and self._size == size >= len(_HEADER)
         if damaged:
             log.warning("%s: left out %d damaged lines", self._file, damaged)
@@ -152,9 +154,10 @@ class FileStore(MemoryStore):
 
     def _written(self, key: str, stored: Stored | None) -> None:
         with self._refusing("cannot be written"):
-            if not self._is_whole or self._size > _SLACK + 2 * self._live():
+            if not self._is_whole or self._size > _SLACK + 2 * self._live_size:
                 self._compact()
             self._append(_line(key, stored or Stored(b"null", self._revision)))
+        self._live_size += _weight(key, stored) - _weight(key, self._entries.get(key))
 
     def _append(self, line: bytes) -> None:
         try:
@@ -165,9 +168,6 @@ class FileStore(MemoryStore):
             os.ftruncate(self._descriptor, self._size)
             raise
         self._size += written
-
-    def _live(self) -> int:
-        return sum(len(key) + len(stored.value) + 32 for key, stored in self._entries.items())
 
     def _compact(self) -> None:
         """Write the present entries to a new file that takes the place of the old one."""
@@ -208,6 +208,10 @@ class _Refusing:
 def _line(key: str, stored: Stored) -> bytes:
     text = msgspec.json.encode(_Line(key, stored.revision, msgspec.Raw(stored.value)))
     return b"%08x %b\n" % (crc32(text), text)
+
+
+def _weight(key: str, stored: Stored | None) -> int:
+    return 0 if stored is None else len(key) + len(stored.value) + 32
 
 
 def _entry(line: bytes) -> _Line | None:

@@ -66,6 +66,7 @@ class Allocator:
     store: Store
     settings: Settings
     clock: Callable[[], float] = field(default=time.time)
+    _decoded: dict[str, tuple[int, Block]] = field(default_factory=dict)  # by key: as of which revision
 
     def assign(
         self,
@@ -133,7 +134,10 @@ class Allocator:
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
         for key, stored in list(self.store.items(BLOCKS)):
-            yield key, msgspec.json.decode(stored.value, type=Block)
+            known = self._decoded.get(key)
+            if known is None or known[0] != stored.revision:
+                known = self._decoded[key] = stored.revision, msgspec.json.decode(stored.value, type=Block)
+            yield key, known[1]
 
     def reclaim(self) -> int:
         """Let go of our blocks that nobody uses or waits for; how many."""

@@ -60,13 +60,25 @@ def test_a_deletion_is_remembered_as_it_came(runtime):
     (file,) = spool.pending(runtime.spool)
     assert file.name == "c1@eth0.del"
     assert file.stat().st_mode & 0o777 == 0o600
-    found = []
-    assert spool.carry_out(runtime.spool, found.append) == 1
-    (call,) = found
+    call = spool.read(file)
     assert (call.verb, call.container, call.namespace, call.interface) == ("DEL", "c1", "/run/netns/gone", "eth0")
     assert call.arguments == "A=1"
     assert json.loads(call.input)["name"] == "pods"
-    assert spool.pending(runtime.spool) == []
+
+
+@pytest.mark.parametrize("error", [None, OSError("the device is busy")])
+def test_a_deletion_is_forgotten_when_it_is_done_and_not_before(runtime, error):
+    runtime.delete("c1", "/run/netns/gone")
+    (file,) = spool.pending(runtime.spool)
+    begun, ended = [], []
+    spool.carry_out(file, lambda call, then: begun.append((call, then)), lambda: ended.append(True))
+    ((call, then),) = begun
+    assert call.container == "c1"
+    assert spool.pending(runtime.spool) == [file]
+    assert not ended
+    then(error)
+    assert ended == [True]
+    assert spool.pending(runtime.spool) == ([] if error is None else [file])
 
 
 @pytest.mark.parametrize(

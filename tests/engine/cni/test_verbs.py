@@ -166,6 +166,7 @@ def test_a_container_that_nobody_deletes_is_collected(at_home, monkeypatch):
         assert len(node.residents.attachments) == 2, "its runtime has a minute to ask for it"
         monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
         verbs.collect()
+        wait_for(lambda: node.loop.turn() or not verbs.busy)
         assert [attachment.container for attachment in node.residents.attachments] == [names[1]]
         assert [given.taken.handle for given in node.addresses.given()] == [f"pods/{names[1]}/eth0"]
         assert node.problems() == []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.apply.delta import objects, plan
 from engine.config.profile import PROFILES
 from engine.desired import Recomputation, desired_state
 from engine.desired.addressing import OVERHEAD
@@ -24,6 +25,7 @@ from engine.model import (
     Peer,
     Pod,
     PodDevice,
+    PortMapping,
     StaticRoute,
     Underlay,
     Via,
@@ -556,11 +558,42 @@ def test_a_pod_more_shares_everything_else():
     after = recompute(facts(pods=(WEB, Pod("db", "/run/netns/db", (ip_address("10.244.1.3"),)))), SEEN)
     assert after.peers is before.peers
     assert after.kernel_routes is before.kernel_routes
-    assert list(after.routes.beside(before.routes)) == [
-        (ip_network("10.244.1.2/32"), (Via("pod", "web", mtu=1430),)),
-        (ip_network("fd00:1::2/128"), (Via("pod", "web", mtu=1430),)),
-        (ip_network("10.244.1.3/32"), (Via("pod", "db", mtu=1430),)),
-    ]
+    added = [(ip_network("10.244.1.3/32"), (Via("pod", "db", mtu=1430),))]
+    assert list(after.routes.beside(before.routes)) == added
+    assert list(before.routes.beside(after.routes)) == []
+    again = recompute(facts(), SEEN)
+    assert list(again.routes.beside(after.routes)) == []
+    assert list(after.routes.beside(again.routes)) == added
+    assert recompute(facts(), SEEN) is again
+    assert list(again.routes.beside(before.routes)) == list(again.routes.top.items()), "not made from that one"
+
+
+COMING_AND_GOING = [
+    Pod(f"p{number}", f"/run/netns/p{number}", addresses, ports=ports)
+    for number, (addresses, ports) in enumerate(
+        [((ip_address(f"10.244.1.{host}"), ip_address(f"fd00:1::{host}")), ()) for host in range(2, 8)]
+        + [((ip_address("10.244.1.2"),), ()), ((ip_address("10.244.1.9"),), (PortMapping(80, 8080),))]
+        + [((ip_address("10.244.2.2"),), ())]  # in a peer's prefix
+    )
+]
+
+
+@settings(CALM, max_examples=100)
+@given(steps=st.lists(st.sets(st.sampled_from(range(len(COMING_AND_GOING)))), min_size=2, max_size=12))
+def test_pods_that_come_and_go_one_state_after_the_other(steps):
+    """Each state is as if computed anew, and what is planned from one to the next is as if all were compared."""
+    recompute, before, known = Recomputation(), None, None
+    for chosen in steps:
+        given_facts = facts(pods=tuple(COMING_AND_GOING[number] for number in sorted(chosen)))
+        desired = recompute(given_facts, SEEN)
+        expected = desired_state(given_facts, SEEN)
+        assert desired == expected
+        assert dict(desired.routes) == dict(expected.routes)
+        now = objects(desired, before, known)
+        if known is not None:
+            plain = [{kind: dict(values) for kind, values in state.items()} for state in (now, known)]
+            assert plan(now, known) == plan(*plain)
+        before, known = desired, now
 
 
 def test_a_pod_with_an_address_that_somebody_announces_has_it():
