@@ -264,7 +264,7 @@ class Shortcuts:
                 self._redirections[device] = Redirection.open(self.open_tap, device)
         except TowpathError as error:
             self._refused[device] = str(error)
-            log.info("no shortcut through %s: %s", self._egress[device].name, error)
+            log.debug("no shortcut through %s: %s", self._egress[device].name, error)  # status tells it
 
 
 def _may_have(tunnel: TunnelPort) -> bool:
