@@ -14,9 +14,10 @@
  * its longest prefix. Elements are values; only those of 4 bytes may refer to
  * one array more.
  *
- * IPv6 pieces are nodes, 256 entries for the next eight bits, and blocks: where
- * few routes are left below an entry, the next 32 bits (the block's window, from
- * any multiple of eight bits on, but not beyond bit 64) are cut into intervals; a
+ * IPv6 pieces are such arrays for the next eight bits, of which those of 256
+ * elements of 4 bytes (nodes) may refer to further pieces, and blocks: where
+ * few routes are left below an entry but not all end within the next eight bits, the next 32 bits (the
+ * block's window, from any multiple of eight bits on, but not beyond bit 64) are cut into intervals; a
  * block, one cache line, holds 8 interval starts and their 8 entries. An entry of a block may refer to a
  * further block: of the same window (a second level) or of a later one (longer
  * prefixes), down to /128.
@@ -30,7 +31,7 @@
 #define FIB_REF 0x80000000u /* entry is a reference, not a value */
 #define FIB_ROOT 65536u     /* entries of the root: the first 16 bits */
 #define FIB_LINE 64u        /* bytes in which pieces are measured */
-#define FIB_FANOUT 256u     /* entries of an IPv6 node */
+#define FIB_FANOUT 256u     /* elements of an IPv6 array at most */
 #define FIB_BLOCK_KEYS 8u
 
 /* IPv4 references: bits 29..30 width, 6..28 offset in bytes, 0..3 shift. */
@@ -38,10 +39,12 @@
 #define FIB4_OFFSET 0x1fffffc0u
 #define FIB4_SHIFT 15u
 
-/* IPv6 references: bit 30 block, 26..29 its window, 0..25 offset in lines. */
+/* IPv6 references: bit 30 block, 0..24 offset in lines. Of a block: 26..29 window. Of an array: 28..29 width, 25..27 shift. */
 #define FIB_BLOCK 0x40000000u
+#define FIB_INDEX 0x01ffffffu
 #define FIB_WINDOW_AT 26
-#define FIB_INDEX 0x03ffffffu
+#define FIB6_WIDTH_AT 28
+#define FIB6_SHIFT_AT 25
 
 struct fib4 {
     const uint8_t *base; /* three bytes behind a piece may be read */
@@ -59,13 +62,10 @@ struct fib_block {
     uint32_t entries[FIB_BLOCK_KEYS];
 };
 
-/* -- IPv4 ------------------------------------------------------------------- */
-
-/* Element `slot` of the array that `entry` refers to. */
-static inline uint32_t fib4_element(const uint8_t *base, uint32_t entry, uint32_t slot)
+/* Element `slot` of an array whose elements have 2^width bytes. */
+static inline uint32_t fib_element(const uint8_t *array, uint32_t width, uint32_t slot)
 {
-    const uint8_t *array = base + (entry & FIB4_OFFSET);
-    switch (entry >> FIB4_WIDTH_AT & 3u) {
+    switch (width) {
     case 0:
         return array[slot];
     case 1:
@@ -73,6 +73,14 @@ static inline uint32_t fib4_element(const uint8_t *base, uint32_t entry, uint32_
     default:
         return ((const uint32_t *)array)[slot];
     }
+}
+
+/* -- IPv4 ------------------------------------------------------------------- */
+
+/* Element `slot` of the array that `entry` refers to. */
+static inline uint32_t fib4_element(const uint8_t *base, uint32_t entry, uint32_t slot)
+{
+    return fib_element(base + (entry & FIB4_OFFSET), entry >> FIB4_WIDTH_AT & 3u, slot);
 }
 
 /* The second array: `entry` stands in one that took all but the last `left` bits. */
@@ -109,9 +117,11 @@ static inline uint32_t fib_byte(uint64_t high, uint64_t low, uint32_t depth)
     return (uint32_t)(depth < 8 ? high >> (56 - 8 * depth) : low >> (120 - 8 * depth)) & 255u;
 }
 
-static inline const uint32_t *fib_node(const struct fib6 *fib, uint32_t entry)
+/* What the array that `entry` refers to has for the next byte of an address. */
+static inline uint32_t fib6_element(const struct fib6 *fib, uint32_t entry, uint32_t byte)
 {
-    return (const uint32_t *)(fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE);
+    const uint8_t *array = fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE;
+    return fib_element(array, entry >> FIB6_WIDTH_AT & 3u, byte >> (entry >> FIB6_SHIFT_AT & 7u));
 }
 
 static inline const struct fib_block *fib_block_at(const struct fib6 *fib, uint32_t entry)
@@ -129,7 +139,7 @@ static inline uint32_t fib_block_rank(const struct fib_block *block, uint32_t ke
     return rank;
 }
 
-/* The same for an IPv6 address, its upper and lower 64 bits in host order. Each turn goes to a node
+/* The same for an IPv6 address, its upper and lower 64 bits in host order. Each turn goes to an array
  * one byte deeper, or to a block of the same or a later window; the builder makes no other references. */
 static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t low)
 {
@@ -139,7 +149,7 @@ static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t
             const struct fib_block *block = fib_block_at(fib, entry);
             entry = block->entries[fib_block_rank(block, fib_window_key(high, low, fib_window(entry)))];
         } else {
-            entry = fib_node(fib, entry)[fib_byte(high, low, depth)];
+            entry = fib6_element(fib, entry, fib_byte(high, low, depth));
             depth++;
         }
     }

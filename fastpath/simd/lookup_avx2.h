@@ -1,13 +1,14 @@
 /* Bulk lookups with AVX2.
  *
  * Owns: for IPv4 plain loads of the root and gathers of eight lanes below it; for IPv6
- * plain loads of the nodes, then searches of a block in one comparison.
+ * plain loads of the arrays, then searches of a block in one comparison.
  * Never: runs where the dispatch table did not find AVX2, or branches on an address's first array.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX2_H
 #define FASTPATH_SIMD_LOOKUP_AVX2_H
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "fastpath/simd/lookup_scalar.h"
 
@@ -118,49 +119,63 @@ AVX2 static inline __m256i avx2_root6(const struct fib6 *fib, const uint64_t *ad
                              (int)root[quarters[43]], (int)root[quarters[59]]);
 }
 
-/* All bits in lanes that are references to nodes. */
-AVX2 static inline __m256i avx2_nodes(__m256i e)
+/* All bits in lanes that are references to arrays. */
+AVX2 static inline __m256i avx2_arrays(__m256i e)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(FIB_REF | FIB_BLOCK)), e);
 }
 
-/* Entry `byte` of the nodes that lanes of `e` refer to; other entries stay, and load from line 0. */
-AVX2 static inline __m256i avx2_node(const struct fib6 *fib, __m256i e, __m256i byte)
+AVX2 static inline int avx2_load(const uint8_t *place)
 {
-    const uint32_t *entries = (const uint32_t *)fib->base;
-    __m256i more = avx2_nodes(e);
-    __m256i slot = _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 4);
-    slot = _mm256_add_epi32(slot, _mm256_and_si256(byte, _mm256_set1_epi32(255)));
-    uint32_t at[AVX2_LANES];
-    _mm256_storeu_si256((__m256i *)at, _mm256_and_si256(slot, more));
-    __m256i found = _mm256_setr_epi32((int)entries[at[0]], (int)entries[at[1]], (int)entries[at[2]], (int)entries[at[3]],
-                                      (int)entries[at[4]], (int)entries[at[5]], (int)entries[at[6]], (int)entries[at[7]]);
-    return _mm256_blendv_epi8(e, found, more);
+    int four;
+    memcpy(&four, place, sizeof four);
+    return four;
 }
 
-/* A stride of addresses from the root to values or blocks, a level for all before the next; what is in
- * a node behind bit 48 goes on alone. */
-AVX2 static inline void avx2_descend(const struct fib6 *fib, const uint64_t *addresses, __m256i *e)
+/* Elements of the arrays that lanes of `e` refer to for the next byte of their addresses; other entries stay, and load from line 0. */
+AVX2 static inline __m256i avx2_next(const struct fib6 *fib, __m256i e, __m256i byte)
 {
-    __m256i word[AVX2_VECTORS], any = _mm256_setzero_si256();
-    for (int j = 0; j < AVX2_VECTORS; j++) {
-        word[j] = avx2_word(addresses + 2 * AVX2_LANES * j, 1);
-        e[j] = avx2_root6(fib, addresses + 2 * AVX2_LANES * j);
+    const __m256i masks = _mm256_setr_epi32(0xff, 0xffff, -1, -1, 0xff, 0xffff, -1, -1);
+    const uint8_t *base = fib->base;
+    __m256i more = avx2_arrays(e), kind = _mm256_srli_epi32(e, FIB6_WIDTH_AT);
+    __m256i shift = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_SHIFT_AT), _mm256_set1_epi32(7));
+    __m256i place = _mm256_srlv_epi32(_mm256_and_si256(byte, _mm256_set1_epi32(255)), shift);
+    place = _mm256_sllv_epi32(place, _mm256_and_si256(kind, _mm256_set1_epi32(3)));
+    place = _mm256_add_epi32(place, _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 6));
+    uint32_t at[AVX2_LANES];
+    _mm256_storeu_si256((__m256i *)at, _mm256_and_si256(place, more));
+    __m256i found = _mm256_setr_epi32(avx2_load(base + at[0]), avx2_load(base + at[1]), avx2_load(base + at[2]),
+                                      avx2_load(base + at[3]), avx2_load(base + at[4]), avx2_load(base + at[5]),
+                                      avx2_load(base + at[6]), avx2_load(base + at[7]));
+    return _mm256_blendv_epi8(e, _mm256_and_si256(found, _mm256_permutevar8x32_epi32(masks, kind)), more);
+}
+
+/* The next level of n entries, whose byte begins `left` bits from the end of `words`. A level is done for all
+ * before the next: the loads of one are independent, those of two levels are not. */
+AVX2 static inline void avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries, size_t n)
+{
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        __m256i word = _mm256_loadu_si256((const __m256i *)(words + i));
+        __m256i *e = (__m256i *)(entries + i);
+        _mm256_storeu_si256(e, avx2_next(fib, _mm256_loadu_si256(e), _mm256_srli_epi32(word, left)));
     }
-    for (int j = 0; j < AVX2_VECTORS; j++)
-        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 8));
-    for (int j = 0; j < AVX2_VECTORS; j++) {
-        e[j] = avx2_node(fib, e[j], word[j]);
-        any = _mm256_or_si256(any, avx2_nodes(e[j]));
+}
+
+/* n <= CHUNK addresses, a multiple of AVX2_LANES, from the root to values, blocks, or what is in an array behind bit
+ * 48, each eight in the order of avx2_word. */
+AVX2 static inline void avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
+{
+    uint32_t words[avx2_CHUNK];
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        _mm256_storeu_si256((__m256i *)(words + i), avx2_word(addresses + 2 * i, 1));
+        _mm256_storeu_si256((__m256i *)(entries + i), avx2_root6(fib, addresses + 2 * i));
     }
-    if (_mm256_testz_si256(any, any))
-        return;
-    for (int j = 0; j < AVX2_VECTORS; j++) {
-        word[j] = avx2_word(addresses + 2 * AVX2_LANES * j, 0);
-        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 24));
-    }
-    for (int j = 0; j < AVX2_VECTORS; j++)
-        e[j] = avx2_node(fib, e[j], _mm256_srli_epi32(word[j], 16));
+    avx2_level(fib, words, 8, entries, n);
+    avx2_level(fib, words, 0, entries, n);
+    for (size_t i = 0; i < n; i += AVX2_LANES)
+        _mm256_storeu_si256((__m256i *)(words + i), avx2_word(addresses + 2 * i, 0));
+    avx2_level(fib, words, 24, entries, n);
+    avx2_level(fib, words, 16, entries, n);
 }
 
 /* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
@@ -174,40 +189,35 @@ __attribute__((constructor)) static void avx2_fill_rows(void)
                 avx2_rows[mask] |= (uint64_t)lane << (8u * n++);
 }
 
-/* Store eight entries; those that are blocks go on the list, and nodes are followed. */
-AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addresses, __m256i e, size_t i,
-                                    uint32_t *values, uint32_t *list, size_t n_list)
+/* Put n entries in the order of their addresses and list those that are blocks; arrays are followed. */
+AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n, uint32_t *list)
 {
-    uint32_t deep;
-    e = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_si256((__m256i *)(values + i), e);
-    deep = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(avx2_nodes(e)));
-    for (; __builtin_expect(deep != 0, 0); deep &= deep - 1) {
-        size_t k = i + (size_t)__builtin_ctz(deep);
-        values[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
+    size_t n_list = 0;
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        __m256i e = _mm256_loadu_si256((const __m256i *)(values + i));
+        e = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(values + i), e);
+        uint32_t deep = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(avx2_arrays(e)));
+        for (; __builtin_expect(deep != 0, 0); deep &= deep - 1) {
+            size_t k = i + (size_t)__builtin_ctz(deep);
+            values[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
+        }
+        uint32_t blocks = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(e, _mm256_slli_epi32(e, 1))));
+        __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)avx2_rows[blocks]));
+        lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)i));
+        _mm256_storeu_si256((__m256i *)(list + n_list), lanes);
+        n_list += (size_t)__builtin_popcount(blocks);
     }
-    uint32_t blocks = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(e, _mm256_slli_epi32(e, 1))));
-    __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)avx2_rows[blocks]));
-    lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)i));
-    _mm256_storeu_si256((__m256i *)(list + n_list), lanes);
-    return n_list + (size_t)__builtin_popcount(blocks);
+    return n_list;
 }
 
 AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
     uint32_t list[avx2_CHUNK + AVX2_LANES];
-    while (n >= AVX2_STRIDE) {
-        size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_STRIDE - 1) : avx2_CHUNK, n_list = 0;
-        for (size_t i = 0; i < part; i += AVX2_STRIDE) {
-            __m256i e[AVX2_VECTORS];
-            avx2_descend(fib, addresses + 2 * i, e);
-            size_t k = n_list;
-            for (size_t j = 0; j < AVX2_VECTORS; j++)
-                n_list = avx2_list(fib, addresses, e[j], i + AVX2_LANES * j, values, list, n_list);
-            for (; k < n_list; k++)
-                avx2_prefetch(fib, values[list[k]]);
-        }
-        avx2_resolve(fib, addresses, values, list, n_list);
+    while (n >= AVX2_LANES) {
+        size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_LANES - 1) : avx2_CHUNK;
+        avx2_descend(fib, addresses, values, part);
+        avx2_resolve(fib, addresses, values, list, avx2_list(fib, addresses, values, part, list));
         addresses += 2 * part, values += part, n -= part;
     }
     find6_scalar(fib, addresses, values, n);

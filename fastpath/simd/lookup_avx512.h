@@ -16,47 +16,61 @@ enum { AVX512_VECTORS = 4, AVX512_LANES = 16, AVX512_STRIDE = AVX512_VECTORS * A
 
 /* -- IPv4 ------------------------------------------------------------------------ */
 
-/* Elements of the arrays that lanes of `e` refer to; `at` indexes them, other lanes keep their value.
- * A gather costs its full time even with an empty mask. */
-AVX512 static inline __m512i avx512_element(const struct fib4 *fib, __m512i e, __mmask16 more, __m512i at)
+/* Elements of the arrays that lanes of `e` refer to, indexed by `at`; values stay. Bits 29..31 of an entry choose from
+ * tables of eight: below 4 it is a value, above it a reference with its width. */
+AVX512 static inline __m512i avx512_element(const struct fib4 *fib, __m512i e, __m512i at)
 {
-    const __m512i full = _mm512_set1_epi32(-1);
-    if (!more)
-        return e;
-    __m512i width = _mm512_and_si512(_mm512_srli_epi32(e, FIB4_WIDTH_AT), _mm512_set1_epi32(3));
-    at = _mm512_sllv_epi32(_mm512_srlv_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_SHIFT))), width);
+    const __m512i widths = _mm512_set_epi32(0, 2, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0);
+    const __m512i masks = _mm512_set_epi32(-1, -1, 0xffff, 0xff, -1, -1, -1, -1, -1, -1, 0xffff, 0xff, -1, -1, -1, -1);
+    __m512i kind = _mm512_srli_epi32(e, FIB4_WIDTH_AT);
+    at = _mm512_srlv_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_SHIFT)));
+    at = _mm512_sllv_epi32(at, _mm512_permutexvar_epi32(kind, widths));
     at = _mm512_add_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_OFFSET)));
-    __m512i unused = _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_sllv_epi32(_mm512_set1_epi32(8), width));
-    __m512i found = _mm512_mask_i32gather_epi32(e, more, at, fib->base, 1);
-    return _mm512_mask_and_epi32(e, more, found, _mm512_srlv_epi32(full, unused));
+    __m512i found = _mm512_mask_i32gather_epi32(e, _mm512_movepi32_mask(e), at, fib->base, 1);
+    return _mm512_and_si512(found, _mm512_permutexvar_epi32(kind, masks));
 }
 
-/* The second array, for lanes whose element of the first was a reference: what the first left of the address. */
-AVX512 static inline __m512i avx512_rest(const struct fib4 *fib, __m512i first, __m512i e, __mmask16 more, __m512i a)
+AVX512 static inline __m512i avx512_root4(const struct fib4 *fib, const uint32_t *addresses)
 {
-    __m512i left = _mm512_and_si512(first, _mm512_set1_epi32(FIB4_SHIFT));
-    __m512i outside = _mm512_sllv_epi32(_mm512_set1_epi32(-1), left);
-    return avx512_element(fib, e, more, _mm512_andnot_si512(outside, a));
+    return _mm512_i32gather_epi32(_mm512_srli_epi32(_mm512_loadu_si512(addresses), 16), fib->root, 4);
 }
 
+/* The second arrays of a stride, of which some element was a reference. */
+AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values)
+{
+    for (int j = 0; j < AVX512_STRIDE; j += AVX512_LANES) {
+        __m512i e = _mm512_loadu_si512(values + j);
+        if (!_mm512_movepi32_mask(e))
+            continue; /* a gather costs its full time even with an empty mask */
+        __m512i left = _mm512_and_si512(avx512_root4(fib, addresses + j), _mm512_set1_epi32(FIB4_SHIFT));
+        __m512i outside = _mm512_sllv_epi32(_mm512_set1_epi32(-1), left);
+        __m512i at = _mm512_andnot_si512(outside, _mm512_loadu_si512(addresses + j));
+        _mm512_storeu_si512(values + j, avx512_element(fib, e, at));
+    }
+}
+
+/* The root entries of a stride are loaded while the stride before is in its arrays: two misses under way for each lane. */
 AVX512 static void find4_avx512(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
 {
     const __m512i half = _mm512_set1_epi32(0xffff);
-    size_t i = 0;
-    for (; i + AVX512_STRIDE <= n; i += AVX512_STRIDE) {
-        __m512i a[AVX512_VECTORS], first[AVX512_VECTORS], e[AVX512_VECTORS];
+    size_t whole = n & ~(size_t)(AVX512_STRIDE - 1);
+    __m512i root[AVX512_VECTORS];
+    for (int j = 0; whole && j < AVX512_VECTORS; j++)
+        root[j] = avx512_root4(fib, addresses + AVX512_LANES * j);
+    for (size_t i = 0; i < whole; i += AVX512_STRIDE) {
+        size_t next = i + AVX512_STRIDE < whole ? i + AVX512_STRIDE : i;
+        __mmask16 more = 0;
         for (int j = 0; j < AVX512_VECTORS; j++) {
-            a[j] = _mm512_loadu_si512(addresses + i + AVX512_LANES * j);
-            first[j] = _mm512_i32gather_epi32(_mm512_srli_epi32(a[j], 16), fib->root, 4);
+            __m512i e = root[j], a = _mm512_loadu_si512(addresses + i + AVX512_LANES * j);
+            root[j] = avx512_root4(fib, addresses + next + AVX512_LANES * j);
+            e = avx512_element(fib, e, _mm512_and_si512(a, half));
+            more |= _mm512_movepi32_mask(e);
+            _mm512_storeu_si512(values + i + AVX512_LANES * j, e);
         }
-        for (int j = 0; j < AVX512_VECTORS; j++)
-            e[j] = avx512_element(fib, first[j], _mm512_movepi32_mask(first[j]), _mm512_and_si512(a[j], half));
-        for (int j = 0; j < AVX512_VECTORS; j++) {
-            e[j] = avx512_rest(fib, first[j], e[j], _mm512_movepi32_mask(e[j]), a[j]);
-            _mm512_storeu_si512(values + i + AVX512_LANES * j, e[j]);
-        }
+        if (__builtin_expect(more != 0, 0))
+            avx512_rest4(fib, addresses + i, values + i);
     }
-    find4_scalar(fib, addresses + i, values + i, n - i);
+    find4_scalar(fib, addresses + whole, values + whole, n - whole);
 }
 
 /* -- IPv6 -------------------------------------------------------------------------- */
@@ -86,68 +100,76 @@ AVX512 static inline __m512i avx512_words(const uint64_t *addresses, int w)
     return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
 }
 
-/* Lanes that are references to nodes. */
-AVX512 static inline __mmask16 avx512_nodes(__m512i e)
+/* Lanes that are references to arrays. */
+AVX512 static inline __mmask16 avx512_arrays(__m512i e)
 {
     return _mm512_mask_cmplt_epu32_mask(_mm512_movepi32_mask(e), e, _mm512_set1_epi32((int)(FIB_REF | FIB_BLOCK)));
 }
 
-/* `vectors` times sixteen addresses from the root to values or blocks. A level is done for
- * all before the next: the loads of one are independent, those of two levels are not. */
-AVX512 __attribute__((always_inline)) static inline void avx512_descend(const struct fib6 *fib, int vectors,
-                                                                        const uint64_t *addresses, __m512i *e)
+/* Elements of the arrays that lanes of `e` refer to for the next byte of their addresses; other lanes stay. */
+AVX512 static inline __m512i avx512_next(const struct fib6 *fib, __m512i e, __mmask16 more, __m512i byte)
 {
-    const __m512i byte = _mm512_set1_epi32(255), number = _mm512_set1_epi32(FIB_INDEX);
-    __m512i word[AVX512_VECTORS];
+    const __m512i masks = _mm512_set_epi32(-1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff);
+    const __m512i three = _mm512_set1_epi32(3), seven = _mm512_set1_epi32(7);
+    __m512i kind = _mm512_srli_epi32(e, FIB6_WIDTH_AT), shift = _mm512_and_si512(_mm512_srli_epi32(e, FIB6_SHIFT_AT), seven);
+    __m512i at = _mm512_sllv_epi32(_mm512_srlv_epi32(byte, shift), _mm512_and_si512(kind, three));
+    at = _mm512_add_epi32(at, _mm512_slli_epi32(_mm512_and_si512(e, _mm512_set1_epi32(FIB_INDEX)), 6));
+    __m512i found = _mm512_mask_i32gather_epi32(e, more, at, fib->base, 1);
+    return _mm512_mask_and_epi32(e, more, found, _mm512_permutexvar_epi32(kind, masks));
+}
+
+/* n <= CHUNK addresses, a multiple of AVX512_LANES, from the root to values or blocks. A level is done for
+ * all before the next: the loads of one are independent, those of two levels are not. */
+AVX512 static inline void avx512_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
+{
+    const __m512i byte = _mm512_set1_epi32(255);
+    uint32_t words[avx512_CHUNK];
     __mmask16 any = 0;
-    for (int j = 0; j < vectors; j++) {
-        word[j] = avx512_words(addresses + 32 * j, 0);
-        e[j] = _mm512_i32gather_epi32(_mm512_srli_epi32(word[j], 16), fib->root, 4);
-        any |= avx512_nodes(e[j]);
+    for (size_t i = 0; i < n; i += AVX512_LANES) {
+        __m512i word = avx512_words(addresses + 2 * i, 0);
+        __m512i e = _mm512_i32gather_epi32(_mm512_srli_epi32(word, 16), fib->root, 4);
+        any |= avx512_arrays(e);
+        _mm512_storeu_si512(words + i, word);
+        _mm512_storeu_si512(values + i, e);
     }
     for (int depth = 2; any && depth < 16; depth++) {
         const __m128i shift = _mm_cvtsi32_si128(24 - depth % 4 * 8);
+        for (size_t i = 0; depth % 4 == 0 && i < n; i += AVX512_LANES)
+            _mm512_storeu_si512(words + i, avx512_words(addresses + 2 * i, depth / 4));
         any = 0;
-        for (int j = 0; j < vectors; j++) {
-            if (depth % 4 == 0)
-                word[j] = avx512_words(addresses + 32 * j, depth / 4);
-            __m512i slot = _mm512_and_si512(_mm512_srl_epi32(word[j], shift), byte);
-            slot = _mm512_add_epi32(_mm512_slli_epi32(_mm512_and_si512(e[j], number), 4), slot);
-            e[j] = _mm512_mask_i32gather_epi32(e[j], avx512_nodes(e[j]), slot, fib->base, 4);
-            any |= avx512_nodes(e[j]);
+        for (size_t i = 0; i < n; i += AVX512_LANES) {
+            __m512i e = _mm512_loadu_si512(values + i), word = _mm512_loadu_si512(words + i);
+            __mmask16 more = avx512_arrays(e);
+            if (!more)
+                continue; /* as a rule from bit 48 on: a gather costs its full time even with an empty mask */
+            e = avx512_next(fib, e, more, _mm512_and_si512(_mm512_srl_epi32(word, shift), byte));
+            any |= avx512_arrays(e);
+            _mm512_storeu_si512(values + i, e);
         }
     }
 }
 
-/* Store sixteen entries; those that are blocks go on the list, and are fetched. */
-AVX512 static inline size_t avx512_list(const struct fib6 *fib, __m512i e, size_t i, uint32_t *values, uint32_t *list, size_t n_list)
+/* The list of those of n entries that are blocks. */
+AVX512 static inline size_t avx512_list(const uint32_t *values, size_t n, uint32_t *list)
 {
-    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __mmask16 more = _mm512_movepi32_mask(e);
-    size_t end = n_list + (size_t)__builtin_popcount(more);
-    _mm512_storeu_si512(values + i, e);
-    _mm512_storeu_si512(list + n_list, _mm512_maskz_compress_epi32(more, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)i))));
-    for (; n_list < end; n_list++)
-        avx512_prefetch(fib, values[list[n_list]]);
-    return end;
+    __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    size_t n_list = 0;
+    for (size_t i = 0; i < n; i += AVX512_LANES) {
+        __mmask16 more = _mm512_movepi32_mask(_mm512_loadu_si512(values + i));
+        _mm512_storeu_si512(list + n_list, _mm512_maskz_compress_epi32(more, lanes));
+        n_list += (size_t)__builtin_popcount(more);
+        lanes = _mm512_add_epi32(lanes, _mm512_set1_epi32(AVX512_LANES));
+    }
+    return n_list;
 }
 
 AVX512 static void find6_avx512(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
     uint32_t list[avx512_CHUNK + AVX512_LANES];
     while (n >= AVX512_LANES) {
-        size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK, n_list = 0, i = 0;
-        __m512i e[AVX512_VECTORS];
-        for (; i + AVX512_STRIDE <= part; i += AVX512_STRIDE) {
-            avx512_descend(fib, AVX512_VECTORS, addresses + 2 * i, e);
-            for (int j = 0; j < AVX512_VECTORS; j++)
-                n_list = avx512_list(fib, e[j], i + (size_t)(AVX512_LANES * j), values, list, n_list);
-        }
-        for (; i < part; i += AVX512_LANES) {
-            avx512_descend(fib, 1, addresses + 2 * i, e);
-            n_list = avx512_list(fib, e[0], i, values, list, n_list);
-        }
-        avx512_resolve(fib, addresses, values, list, n_list);
+        size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK;
+        avx512_descend(fib, addresses, values, part);
+        avx512_resolve(fib, addresses, values, list, avx512_list(values, part, list));
         addresses += 2 * part, values += part, n -= part;
     }
     find6_scalar(fib, addresses, values, n);

@@ -7,32 +7,21 @@ Never: writes a piece that a published version can reach.
 Invariant: an entry is a reference exactly where the routes' node exists.
 """
 
-from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint8_t
+from fastpath.table.fib_elements cimport (
+    ANEW, LINE_BITS, bits_for, elements_fill, elements_lay, plain, plain_change, plain_make, width_for,
+)
 from fastpath.table.fib_paint cimport answer_of, largest_of, longest_of, paint, slots_of
 from fastpath.table.fib_pool cimport (
-    FIB4_OFFSET, FIB4_SHIFT, FIB4_WIDTH_AT, FIB_LINE, FIB_REF, PIECE_NONE, piece_at, trie_drop, trie_take,
+    FIB4_OFFSET, FIB4_SHIFT, FIB4_WIDTH_AT, FIB_LINE, FIB_REF, PIECE_NONE, piece_at, trie_copy, trie_drop, trie_take,
 )
-from fastpath.table.rib cimport RIB_PREFIXES, bits_next, bits_rank, rib_child, rib_places, rib_position, rib_run
+from fastpath.table.rib cimport bits_next, rib_child
 
 cdef enum:
-    LINE_BITS = 6              # an array has at least 64 bytes
     SPLIT_SHIFT = 8
     SPLIT_CLASS = 4            # 256 elements of 4 bytes
-    ANEW = 16                  # changes of plain arrays after which one is made anew; a power of two
     ROUTE_BYTES = 1024         # a flat array may cost so much a route longer than /24
     FLAT_ROUTES = 256          # from so many of them on flat is always allowed
-
-# -- arrays, whatever their width ---------------------------------------------------
-
-cdef inline uint32_t width_for(uint32_t value) noexcept nogil:
-    """log2 of the bytes of an element."""
-    return 0 if value < 0x100 else 1 if value < 0x10000 else 2
-
-
-cdef inline uint32_t bits_for(uint32_t bits, uint32_t width) noexcept nogil:
-    return max(bits, LINE_BITS - width)
-
 
 cdef inline uint32_t reference(uint32_t line, uint32_t width, uint32_t shift) noexcept nogil:
     return <uint32_t>FIB_REF | width << FIB4_WIDTH_AT | line * FIB_LINE | shift
@@ -46,51 +35,10 @@ cdef inline uint32_t width_of(uint32_t entry) noexcept nogil:
     return entry >> FIB4_WIDTH_AT & 3
 
 
-cdef void fill(uint8_t *array, uint32_t width, uint32_t start, uint32_t n, uint32_t value) noexcept nogil:
-    cdef uint32_t i
-    if width == 0:
-        memset(array + start, value, n)
-    elif width == 1:
-        for i in range(start, start + n):
-            (<uint16_t *>array)[i] = <uint16_t>value
-    else:
-        for i in range(start, start + n):
-            (<uint32_t *>array)[i] = value
-
-
-cdef void lay_run(uint8_t *array, uint32_t width, uint32_t start, uint32_t bits, const rib_node *node,
-                  uint32_t position, uint32_t end) noexcept nogil:
-    """The node's prefixes of these numbers over its 2^bits elements from `start` on; `bits` may be more than 8.
-
-    One that has more came with the same change, and its own turn, yet to come, makes the array anew.
-    """
-    cdef uint32_t rank, place
-    position = bits_next(node.prefixes, position, end)
-    if position == end:
-        return
-    rank = bits_rank(node.prefixes, position)
-    while position < end:
-        place = rib_places()[position]
-        if place & 255 <= bits:
-            fill(array, width, start + ((place >> 8) << bits >> 8), <uint32_t>1 << (bits - (place & 255)), node.values[rank])
-        rank += 1
-        position = bits_next(node.prefixes, position + 1, end)
-
-
-cdef inline void lay(uint8_t *array, uint32_t width, uint32_t start, uint32_t bits, const rib_node *node) noexcept nogil:
-    lay_run(array, width, start, bits, node, 0, RIB_PREFIXES)
-
-
 cdef uint32_t plain_compile(trie *t, const rib_node *node, uint32_t inherited, uint32_t below) noexcept nogil:
     """A node without children; `below` bits of the address follow its byte."""
-    cdef uint32_t width = width_for(largest_of(node, inherited))
-    cdef uint32_t bits = bits_for(longest_of(node), width)
-    cdef uint32_t line = trie_take(t, bits + width - LINE_BITS)
-    if line == PIECE_NONE:
-        return 0
-    fill(piece_at(t.pieces, line), width, 0, <uint32_t>1 << bits, inherited)
-    lay(piece_at(t.pieces, line), width, 0, bits, node)
-    return reference(line, width, 8 - bits + below)
+    cdef plain p = plain_make(t, node, inherited)
+    return 0 if p.line == PIECE_NONE else reference(p.line, p.width, 8 - p.bits + below)
 
 # -- which form --------------------------------------------------------------------------
 
@@ -135,11 +83,11 @@ cdef uint32_t flat_compile(trie *t, const rib_node *node, uint32_t inherited, co
     if line == PIECE_NONE:
         return 0
     array = piece_at(t.pieces, line)
-    fill(array, width, 0, <uint32_t>1 << s.longest, inherited)
-    lay(array, width, 0, s.longest, node)
+    elements_fill(array, width, 0, <uint32_t>1 << s.longest, inherited)
+    elements_lay(array, width, 0, s.longest, node)
     byte = bits_next(node.child_set, 0, 256)
     while byte < 256:
-        lay(array, width, byte << (s.longest - 8), s.longest - 8, node.children[rank])
+        elements_lay(array, width, byte << (s.longest - 8), s.longest - 8, node.children[rank])
         rank += 1
         byte = bits_next(node.child_set, byte + 1, 256)
     return reference(line, width, 16 - s.longest)
@@ -195,19 +143,6 @@ cdef inline void plain_drop(trie *t, uint32_t entry) noexcept nogil:
         trie_drop(t, line_of(entry), 8 - (entry & FIB4_SHIFT) + width_of(entry) - LINE_BITS)
 
 
-cdef uint32_t copied(trie *t, uint32_t entry, uint32_t size_class) noexcept nogil:
-    """A line with the same contents that this transaction may write, or PIECE_NONE."""
-    cdef uint32_t line = line_of(entry)
-    cdef uint32_t copy
-    if t.pieces.born[line] == t.transaction:
-        return line
-    copy = trie_take(t, size_class)
-    if copy != PIECE_NONE:
-        memcpy(piece_at(t.pieces, copy), piece_at(t.pieces, line), <size_t>FIB_LINE << size_class)
-        trie_drop(t, line, size_class)
-    return copy
-
-
 cdef void split_slot(trie *t, uint32_t *entries, const rib_node *node, uint32_t byte, uint32_t inherited) noexcept nogil:
     """Make one element of a split anew, where the /24 or shorter gives `inherited`."""
     cdef const rib_node *child = rib_child(node, byte)
@@ -219,7 +154,7 @@ cdef uint32_t split_update(trie *t, uint32_t entry, const rib_node *node, uint32
                            uint32_t length, uint32_t inherited) noexcept nogil:
     cdef uint8_t owned[256]
     cdef uint32_t byte = address >> 8 & 255
-    cdef uint32_t line = copied(t, entry, SPLIT_CLASS)
+    cdef uint32_t line = trie_copy(t, line_of(entry), SPLIT_CLASS)
     cdef uint32_t *entries
     cdef uint32_t i
     if line == PIECE_NONE:
@@ -239,13 +174,13 @@ cdef uint32_t flat_update(trie *t, uint32_t entry, const rib_node *node, uint32_
     """The elements of one /24 anew, in a copy."""
     cdef uint32_t width = width_of(entry), bits = 8 - (entry & FIB4_SHIFT)
     cdef uint32_t byte = address >> 8 & 255
-    cdef uint32_t line = copied(t, entry, 8 + bits + width - LINE_BITS)
+    cdef uint32_t line = trie_copy(t, line_of(entry), 8 + bits + width - LINE_BITS)
     cdef const rib_node *child = rib_child(node, byte)
     if line == PIECE_NONE:
         return 0
-    fill(piece_at(t.pieces, line), width, byte << bits, <uint32_t>1 << bits, answer_of(node, byte, 8, inherited))
+    elements_fill(piece_at(t.pieces, line), width, byte << bits, <uint32_t>1 << bits, answer_of(node, byte, 8, inherited))
     if child != NULL:
-        lay(piece_at(t.pieces, line), width, byte << bits, bits, child)
+        elements_lay(piece_at(t.pieces, line), width, byte << bits, bits, child)
     return reference(line, width, 8 - bits)
 
 
@@ -264,27 +199,17 @@ cdef inline bint plain_fits(const trie *t, uint32_t entry, uint32_t length, uint
     return not is_split(entry) and length <= min(32 - (entry & FIB4_SHIFT), <uint32_t>24) and width_for(value) <= width_of(entry) and t.transaction & (ANEW - 1)
 
 
-cdef uint32_t plain_update(trie *t, uint32_t entry, const rib_node *node, uint32_t byte, uint32_t bits, uint32_t value) noexcept nogil:
-    """The elements of one prefix of a node without children, in a copy."""
-    cdef uint32_t width = width_of(entry), fineness = 16 - (entry & FIB4_SHIFT)
-    cdef uint32_t first = rib_position(byte, bits)
-    cdef uint32_t line = copied(t, entry, fineness + width - LINE_BITS)
-    if line == PIECE_NONE:
-        return 0
-    fill(piece_at(t.pieces, line), width, byte << fineness >> 8, <uint32_t>1 << (fineness - bits), value)
-    lay_run(piece_at(t.pieces, line), width, 0, fineness, node, first + 1, first + rib_run(bits))
-    return reference(line, width, 16 - fineness)
-
-
 cdef uint32_t array_update(trie *t, uint32_t entry, const rib_node *node, uint32_t address,
                            uint32_t length, uint32_t inherited) noexcept nogil:
     cdef uint32_t byte = address >> 8 & 255
-    cdef uint32_t value
+    cdef uint32_t value, fineness, line
     if node != NULL and entry & FIB_REF:
         if node.n_children == 0:
             value = answer_of(node, byte, length - 16, inherited)
             if plain_fits(t, entry, length, value):
-                return plain_update(t, entry, node, byte, length - 16, value)
+                fineness = 16 - (entry & FIB4_SHIFT)
+                line = plain_change(t, line_of(entry), width_of(entry), fineness, node, byte, length - 16, value)
+                return 0 if line == PIECE_NONE else reference(line, width_of(entry), 16 - fineness)
         elif is_split(entry):
             if long_routes(node) < FLAT_ROUTES:
                 return split_update(t, entry, node, address, length, inherited)

@@ -1,6 +1,6 @@
-# IPv6 below the root: nodes of 256 entries, and buckets where few routes are left.
+# IPv6 below the root: nodes of 256 entries, plain arrays, and buckets where few routes are left.
 #
-# Owns: which of the two a subtree of the routes becomes, and copying the path to a changed route.
+# Owns: which of the three a subtree of the routes becomes, and copying the path to a changed route.
 # Never: splits a bucket's intervals; fib_bucket does.
 
 from libc.stdint cimport uint32_t, uint64_t

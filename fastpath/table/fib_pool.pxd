@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastpath/simd/fib.h" nogil:
     enum: FIB_REF, FIB_BLOCK, FIB_INDEX, FIB_FANOUT, FIB_BLOCK_KEYS, FIB_ROOT, FIB_LINE
-    enum: FIB4_WIDTH_AT, FIB4_OFFSET, FIB4_SHIFT, FIB_WINDOW_AT
+    enum: FIB4_WIDTH_AT, FIB4_OFFSET, FIB4_SHIFT, FIB6_WIDTH_AT, FIB6_SHIFT_AT, FIB_WINDOW_AT
     struct fib_block:
         uint32_t keys[8]
         uint32_t entries[8]
@@ -66,6 +66,8 @@ cdef uint32_t piece_take(pool *p, uint32_t size_class, uint32_t transaction) noe
 cdef void piece_give(pool *p, uint32_t line, uint32_t size_class) noexcept nogil
 # A piece for the version being made; sets `full` and gives PIECE_NONE when there is none.
 cdef uint32_t trie_take(trie *t, uint32_t size_class) noexcept nogil
+# A piece with the same contents that the version being made may write, instead of this one; PIECE_NONE without memory.
+cdef uint32_t trie_copy(trie *t, uint32_t line, uint32_t size_class) noexcept nogil
 # The version being made no longer has the piece.
 cdef void trie_drop(trie *t, uint32_t line, uint32_t size_class) noexcept nogil
 # An edition with the root of `current` (NULL: undefined), or NULL without memory.

@@ -112,6 +112,17 @@ cdef uint32_t trie_take(trie *t, uint32_t size_class) noexcept nogil:
     return line
 
 
+cdef uint32_t trie_copy(trie *t, uint32_t line, uint32_t size_class) noexcept nogil:
+    cdef uint32_t copy
+    if t.pieces.born[line] == t.transaction:
+        return line
+    copy = trie_take(t, size_class)
+    if copy != PIECE_NONE:
+        memcpy(piece_at(t.pieces, copy), piece_at(t.pieces, line), <size_t>FIB_LINE << size_class)
+        trie_drop(t, line, size_class)
+    return copy
+
+
 cdef void trie_drop(trie *t, uint32_t line, uint32_t size_class) noexcept nogil:
     cdef uint64_t room
     cdef void *dropped

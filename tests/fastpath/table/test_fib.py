@@ -109,6 +109,52 @@ def test_a_large_value_widens_its_array_only_and_goes_with_it():
     assert compiled(fib) == narrow
 
 
+def test_an_ipv6_array_widens_with_its_values_becomes_a_node_and_an_array_again():
+    fib = Fib(Reclaimer())
+    bytes_now = lambda: fib.reclaimer.reclaim() or fib.memory["ipv6"] - ROOT  # noqa: E731
+    for i in range(40):
+        fib.insert(IPv6Network((0x2001_0DB8_0000 << 80 | i << 80, 48)), i + 1)
+    narrow = bytes_now()
+    steps = {}
+    for value in (256, 2**31 - 1):
+        fib.insert(IPv6Network("2001:db8:7::/48"), value)
+        steps[value] = bytes_now() - narrow
+    assert steps == {256: 256, 2**31 - 1: 768}
+    fib.insert(IPv6Network("2001:db8:9:100::/56"), 77)
+    assert [fib.find(IPv6Address(f"2001:db8:{i:x}:100::1")) for i in (7, 9, 39, 40)] == [2**31 - 1, 77, 40, 0]
+    fib.remove(IPv6Network("2001:db8:9:100::/56"))
+    for i in range(16):  # within so many changes what is wider than it must be is made anew
+        fib.insert(IPv6Network("2001:db8:7::/48"), 100 + i)
+    assert bytes_now() == narrow
+    assert fib.find(IPv6Address("2001:db8:9:100::1")) == 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_where_arrays_buckets_and_nodes_turn_into_each_other(seed):
+    """Many changes at a time below one IPv6 /32 and one IPv4 /16, of lengths around the ends of bytes."""
+    random = Random(seed)
+    for version, free, lengths in ((4, 16, range(17, 33)), (6, 96, range(33, 60))):
+        bits = BITS[version]
+        base = 10 << 24 if version == 4 else 0x2001_0DB8 << 96
+        twin, fib = Linear(version), Fib(Reclaimer())
+        for _ in range(40):
+            routes = {}
+            for _ in range(random.choice([1, 3, 40])):
+                length = random.choice(lengths)
+                address = base | random.getrandbits(3) << (free - 8) | random.getrandbits(6) << (free - 16)
+                prefix = address >> (bits - length) << (bits - length), length
+                gone = prefix in twin.routes and random.random() < 0.5
+                routes[random.choice([prefix, *random.sample(list(twin.routes), min(1, len(twin.routes)))])] = (
+                    0 if gone else random.choice([1, 255, 256, 65_536, 2**31 - 1]))
+            twin.routes |= routes
+            for prefix in [prefix for prefix, value in routes.items() if value == 0]:
+                del twin.routes[prefix]
+            addresses = as_array(version, [a for a, _ in routes])
+            fib.change(version, addresses, np.array([n for _, n in routes], np.uint8), np.array(list(routes.values()), np.uint32))
+            compare(random, twin, fib)
+        fib.clear()
+
+
 def test_many_long_routes_become_one_array_and_few_do_not():
     """A /16 of thousands of hosts is read in one step; one with a single host costs less than 4 KiB."""
     one, many = Fib(Reclaimer()), Fib(Reclaimer())
