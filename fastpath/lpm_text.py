@@ -7,6 +7,7 @@ Invariant: a line that is neither a route, a comment nor empty is an error with 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
@@ -16,7 +17,7 @@ Route = tuple[str, str | None]
 
 
 def read_routes(source: str | PathLike[str] | Iterable[str]) -> Iterator[Route]:
-    r"""Yield (prefix, value) from a file's path (.gz too) or from lines, for `RouteTable.update`.
+    r"""Yield (prefix, value) from a file's path (.gz and .bz2 too) or from lines, for `RouteTable.update`.
 
     Three formats, recognised line by line, `#` starting a comment:
 
@@ -39,7 +40,9 @@ def read_routes(source: str | PathLike[str] | Iterable[str]) -> Iterator[Route]:
 
 
 def _open(path: str) -> IO[str]:
-    return gzip.open(path, "rt", encoding="ascii") if path.endswith(".gz") else open(path, encoding="ascii")
+    if path.endswith(".gz"):
+        return gzip.open(path, "rt", encoding="ascii")
+    return bz2.open(path, "rt", encoding="ascii") if path.endswith(".bz2") else open(path, encoding="ascii")
 
 
 def _read_line(text: str, number: int) -> Route:

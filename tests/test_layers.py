@@ -26,7 +26,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"table", "encap", "offload"},
         {"stage", "port"},
         {"records", "transmit"},
-        {"worker", "lpm_key", "lpm_values", "lpm_text"},
+        {"worker", "lpm_key", "lpm_values", "lpm_text", "lpm_mrt"},
         {"lpm_arrays"},
         {"lpm_snapshot", "crew"},
         {"tally"},

@@ -1,9 +1,10 @@
 """Fuzzes what people and programs write: `python -m tests.fuzz.fuzz_text --seconds 30`.
 
-Configuration files, lines to the control socket, and what a daemon says to its
-successor, bent from good ones. A configuration is accepted or refused with a
-ConfigError; a line gets an answer; a frame is understood or a HandoverError.
-Anything else that is raised is a finding.
+Configuration files, lines to the control socket, what a daemon says to its
+successor, and dumps of routing tables, bent from good ones. A configuration is
+accepted or refused with a ConfigError; a line gets an answer; a frame is
+understood or a HandoverError; a dump gives the same routes and the same
+MrtError whole and byte by byte. Anything else that is raised is a finding.
 
 Owns: the good texts and how they are bent.
 Invariant: exits with 1 on a finding, after printing the text.
@@ -29,6 +30,8 @@ from engine.errors import ConfigError
 from engine.handover.line import HandoverError, Line
 from engine.handover.messages import Offer, PortItem
 from engine.loop import Loop
+from tests.fastpath.test_lpm_mrt import GOOD as GOOD_DUMP
+from tests.fastpath.test_lpm_mrt import outcome
 
 GOOD_FILE = b"""
 [node]
@@ -100,6 +103,10 @@ def frame(data: bytes) -> None:
             return
 
 
+def dump(data: bytes) -> None:
+    assert outcome([data]) == outcome([data[i : i + 1] for i in range(len(data))])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=30)
@@ -108,9 +115,9 @@ def main() -> int:
     runs, end = 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as directory:
         server = Server(Loop(), Path(directory, "socket"), {"routes": lambda parameters: parameters})
-        targets = ((configuration, GOOD_FILE), (control(server), GOOD_LINE), (frame, good_frame()))
+        targets = ((configuration, GOOD_FILE), (control(server), GOOD_LINE), (frame, good_frame()), (dump, GOOD_DUMP))
         while time.monotonic() < end:
-            judge, good = targets[runs % 3]
+            judge, good = targets[runs % len(targets)]
             text = bent(good, chance)
             runs += 1
             try:
