@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 
 import pytest
 
-from engine.lab import Profile
+from engine.lab import Profile, wait_until
 from engine.lab.traffic import (
     Responder,
     delivery,
@@ -136,14 +137,19 @@ def test_too_big_is_refused_with_the_right_size(cluster):
     """A pod whose device has a larger MTU is told by the node, not by its own kernel."""
     source, target = cluster.nodes[0].pods[0], cluster.nodes[1].pods[0]
     device = source.host.interface("eth0")
-    device.set(mtu=cluster.inner_mtu + 100)
+
+    def refused(family):
+        """By the node: it takes a device's MTU back when it sees the change, and then the pod's kernel refuses."""
+        device.set(mtu=cluster.inner_mtu + 100)
+        size = cluster.inner_mtu - ICMP_HEADERS[family] + 1
+        result = ping(source.host, target.addresses[family], size=size, fragment=False)
+        assert not result.ok
+        (error,) = result.errors
+        return None if error.local else error
+
     try:
         for family in cluster.plan.inner:
-            size = cluster.inner_mtu - ICMP_HEADERS[family] + 1
-            result = ping(source.host, target.addresses[family], size=size, fragment=False)
-            assert not result.ok
-            (error,) = result.errors
-            assert not error.local
+            error = wait_until(partial(refused, family), "the node to refuse what is too big")
             assert error.mtu == cluster.inner_mtu
             assert error.offender == gateway(cluster.nodes[0], family)
             assert (error.type, error.code) == ((3, 4) if family == 4 else (2, 0))
