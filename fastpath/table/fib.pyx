@@ -19,7 +19,9 @@ from fastpath.table.fib_build cimport root_compile, root_update
 from fastpath.table.fib_pool cimport (
     FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
 )
-from fastpath.table.rib cimport rib_clear, rib_get, rib_insert, rib_list, rib_longest, rib_remove
+from fastpath.table.rib cimport (
+    rib_clear, rib_drop_kept, rib_get, rib_insert, rib_keep, rib_list, rib_longest, rib_remove, rib_undo,
+)
 
 cdef enum:
     LINES_MIN = 4096           # of a pool; four times as many when they run out
@@ -237,6 +239,7 @@ cdef class Fib:
         cdef family *f = self.family_of(version)
         cdef uint64_t i
         cdef bint changed = False
+        rib_keep(&f.routes)
         for i in range(n):
             if values[i] == 0:
                 old[i] = rib_remove(&f.routes, p[i].high, p[i].low, p[i].length)
@@ -244,39 +247,34 @@ cdef class Fib:
                 self.undo_many(version, p, old, i)
                 raise MemoryError(f"no memory for route {i} of {n}")
             changed = changed or old[i] != values[i]
-        if not changed:
-            return 0
-        try:
-            self.apply(version, p, n)
-        except MemoryError:
-            self.undo_many(version, p, old, n)
-            raise
+        if changed:
+            try:
+                self.apply(version, p, n)
+            except MemoryError:
+                self.undo_many(version, p, old, n)
+                raise
+        rib_drop_kept(&f.routes)
         return 0
 
     cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1:
-        """Give the first n routes, last first, the values they had. Never needs memory."""
+        """Give the first n routes, last first, the values they had. Never needs memory: the nodes they were in were kept,
+        and no array of a node ever shrinks."""
         cdef rib *routes = &self.family_of(version).routes
         cdef uint32_t ignored
+        rib_undo(routes)
         while n:
             n -= 1
             if old[n]:
                 rib_insert(routes, p[n].high, p[n].low, p[n].length, old[n], &ignored)
             else:
                 rib_remove(routes, p[n].high, p[n].low, p[n].length)
+        rib_drop_kept(routes)
         return 0
 
     cdef uint32_t take(self, int version, const prefix *p) except? 0xffffffff:
-        cdef rib *routes = &self.family_of(version).routes
-        cdef uint32_t value = rib_remove(routes, p.high, p.low, p.length)
-        cdef uint32_t ignored
-        if value == 0:
-            return 0
-        try:
-            self.apply(version, p, 1)
-        except MemoryError:
-            rib_insert(routes, p.high, p.low, p.length, value, &ignored)
-            raise
-        return value
+        cdef uint32_t nothing = 0, old = 0
+        self.put_many(version, p, &nothing, 1, &old)
+        return old
 
     # -- what Python calls --------------------------------------------------------
     def insert(self, network, value) -> None:

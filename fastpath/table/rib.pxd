@@ -54,6 +54,8 @@ cdef struct rib:
     uint32_t default_value     # of /0, 0 when there is none
     uint64_t routes            # /0 included
     uint64_t bytes             # allocated
+    rib_node *kept             # nodes that lost their last route since rib_keep, the latest first
+    bint keeping
 
 cdef struct rib_match:
     uint32_t value             # 0: nothing matched
@@ -137,6 +139,11 @@ cdef const uint16_t *rib_places() noexcept nogil
 # 1 the route is new, 0 its value was replaced, -1 no memory and nothing changed.
 # `old` gets the value before, 0 when there was none.
 cdef int rib_insert(rib *table, uint64_t high, uint64_t low, uint32_t length, uint32_t value, uint32_t *old) noexcept nogil
+# From here on nodes that lose their last route are kept, until rib_drop_kept. What changed meanwhile can be undone in
+# the opposite order without memory: after rib_undo (or an insertion that failed) the nodes come back, arrays and all.
+cdef void rib_keep(rib *table) noexcept nogil
+cdef void rib_undo(rib *table) noexcept nogil
+cdef void rib_drop_kept(rib *table) noexcept nogil
 # The value removed, 0 when there was no such route.
 cdef uint32_t rib_remove(rib *table, uint64_t high, uint64_t low, uint32_t length) noexcept nogil
 cdef uint32_t rib_get(const rib *table, uint64_t high, uint64_t low, uint32_t length) noexcept nogil

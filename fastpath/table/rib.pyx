@@ -24,7 +24,12 @@ cdef const uint16_t *rib_places() noexcept nogil:
 # -- nodes ----------------------------------------------------------------------
 
 cdef rib_node *node_new(rib *table) noexcept nogil:
-    cdef rib_node *node = <rib_node *>calloc(1, sizeof(rib_node))
+    cdef rib_node *node = table.kept
+    if node != NULL and not table.keeping:
+        table.kept = <rib_node *>node.prefixes[0]
+        node.prefixes[0] = 0
+        return node
+    node = <rib_node *>calloc(1, sizeof(rib_node))
     if node != NULL:
         table.bytes += sizeof(rib_node)
     return node
@@ -35,6 +40,32 @@ cdef void node_free(rib *table, rib_node *node) noexcept nogil:
     free(node.values)
     free(node.children)
     free(node)
+
+
+cdef void node_leave(rib *table, rib_node *node) noexcept nogil:
+    """A node without routes goes, or is kept; then its first word, which is zero, names the one kept before."""
+    if table.keeping:
+        node.prefixes[0] = <uint64_t>table.kept
+        table.kept = node
+    else:
+        node_free(table, node)
+
+
+cdef void rib_keep(rib *table) noexcept nogil:
+    table.keeping = True
+
+
+cdef void rib_undo(rib *table) noexcept nogil:
+    table.keeping = False
+
+
+cdef void rib_drop_kept(rib *table) noexcept nogil:
+    cdef rib_node *node
+    table.keeping = False
+    while table.kept != NULL:
+        node = table.kept
+        table.kept = <rib_node *>node.prefixes[0]
+        node_free(table, node)
 
 
 cdef uint16_t room_for(uint16_t room) noexcept nogil:
@@ -95,9 +126,9 @@ cdef rib_node *node_adopt(rib *table, rib_node *node, uint32_t byte) noexcept no
 
 
 cdef void node_disown(rib *table, rib_node *node, uint32_t byte) noexcept nogil:
-    """Free the child for `byte`, which has no routes."""
+    """Give up the child for `byte`, which has no routes."""
     cdef uint32_t rank = bits_rank(node.child_set, byte)
-    node_free(table, node.children[rank])
+    node_leave(table, node.children[rank])
     node.n_children -= 1
     memmove(node.children + rank, node.children + rank + 1, (node.n_children - rank) * sizeof(void *))
     bits_clear(node.child_set, byte)
@@ -105,10 +136,10 @@ cdef void node_disown(rib *table, rib_node *node, uint32_t byte) noexcept nogil:
 # -- the way to a prefix -----------------------------------------------------------
 
 cdef void prune(rib *table, rib_node **path, uint32_t depth, uint64_t high, uint64_t low) noexcept nogil:
-    """Free the nodes of path[0 .. depth] that have no routes left, from the deepest up."""
+    """Give up the nodes of path[0 .. depth] that have no routes left, from the deepest up."""
     while path[depth].routes == 0:
         if depth == 0:
-            node_free(table, path[0])
+            node_leave(table, path[0])
             table.root = NULL
             return
         depth -= 1
@@ -129,6 +160,7 @@ cdef bint descend(rib *table, uint64_t high, uint64_t low, uint32_t depth, rib_n
         if child == NULL:
             child = node_adopt(table, path[d], rib_byte(high, low, d))
         if child == NULL:
+            rib_undo(table)                # what was made for this route has nothing that an undo could want
             prune(table, path, d, high, low)
             return False
         path[d + 1] = child
@@ -166,6 +198,7 @@ cdef int rib_insert(rib *table, uint64_t high, uint64_t low, uint32_t length, ui
         return -1
     outcome = node_put(table, path[depth], position_of(high, low, length), value, old)
     if outcome < 0:
+        rib_undo(table)
         prune(table, path, depth, high, low)
     elif outcome > 0:
         for d in range(depth + 1):

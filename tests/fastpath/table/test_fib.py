@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from random import Random
 
@@ -304,3 +306,49 @@ def test_one_change_brings_routes_longer_than_the_array_is_fine(shorter, longer)
     twin.routes = {(int(n.network_address), n.prefixlen): value for n, value in (before | after).items()}
     for address in edge_addresses(list(twin.routes), 32):
         assert fib.find(IPv4Address(address)) == twin.find(address)
+
+
+STARVED = """
+import ctypes, random, resource, sys
+import numpy as np
+from fastpath.table.fib import Fib
+from fastpath.table.qsbr import Reclaimer
+
+version, seed = int(sys.argv[1]), int(sys.argv[2])
+chance = np.random.default_rng(seed)
+n = 60_000
+upper = np.unique(chance.integers(1, 2**24, n, dtype=np.uint64))
+def arrays(upper, low):
+    if version == 4:
+        return (upper << 8).astype(np.uint32), np.full(len(upper), 24, np.uint8)
+    return np.stack([upper << 40 | low, np.zeros(len(upper), np.uint64)], axis=1).astype(np.uint64), np.full(len(upper), 64, np.uint8)
+fib = Fib(Reclaimer())
+addresses, lengths = arrays(upper, np.uint64(7))
+fib.load(version, addresses, lengths, np.full(len(upper), 5, np.uint32))
+before = fib.items()
+more = np.setdiff1d(np.unique(chance.integers(1, 2**24, n, dtype=np.uint64)), upper)
+added, added_lengths = arrays(more, np.uint64(9))
+batch = np.concatenate([addresses[: len(addresses) // 2], added]), np.concatenate([lengths[: len(addresses) // 2], added_lengths])
+values = np.concatenate([np.zeros(len(addresses) // 2, np.uint32), np.full(len(added), 6, np.uint32)])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+failed = 0
+for room in (4, 6, 8, 10, 12, 16):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
+    try:
+        fib.change(version, *batch, values)
+        break
+    except MemoryError:
+        failed += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert fib.items() == before, room
+assert failed, "never starved"
+print("ok", failed)
+"""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_batch_that_runs_out_of_memory_leaves_every_route(version):
+    """Half the routes withdrawn and as many new ones, in a process of its own with a few megabytes of room."""
+    done = subprocess.run([sys.executable, "-c", STARVED, str(version), "1"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("ok"), done.stderr
