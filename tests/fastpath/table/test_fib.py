@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
+import fastpath
 from fastpath.table.fib import Fib
 from fastpath.table.qsbr import Reclaimer
 from tests.fastpath.table.linear import BITS, Linear, as_array, edge_addresses, random_prefix
@@ -347,6 +348,7 @@ print("ok", failed)
 """
 
 
+@pytest.mark.skipif(fastpath.BUILD in {"asan", "tsan"}, reason="the sanitizers reserve terabytes of addresses")
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_batch_that_runs_out_of_memory_leaves_every_route(version):
     """Half the routes withdrawn and as many new ones, in a process of its own with a few megabytes of room."""
