@@ -90,12 +90,21 @@ def undisturbed(result: Rows) -> str:
 
 
 def updates(result: Rows) -> str:
-    rows = [
-        [asked, f"{row['applied_per_s']:.0f}", rate(row), f"{row['median_ns'] / 1e3:.0f} / {row['p999_ns'] / 1e3:.0f}"]
-        for asked, runs in result["under updates"].items()
-        for row in runs
-    ]
-    return table(["updates/s asked", "applied", "M lookups/s", "us a call of 4,096, p50 / p99.9"], rows)
+    step = dict(result["under updates"])
+    ratio = step.pop("10,000 / without")
+    rows = []
+    for asked, runs in sorted(step.items(), key=lambda item: int(item[0])):
+        middle = sorted(runs, key=lambda row: row["throughput_mega_per_s"])[len(runs) // 2]
+        rows.append(
+            [asked, str(len(runs)), f"{middle['applied_per_s']:.0f}", f"{middle['throughput_mega_per_s']:.0f}", rate(middle),
+             f"{middle['median_ns'] / 1e3:.0f} / {middle['p999_ns'] / 1e3:.0f}"]
+        )  # fmt: skip
+    head = ["updates/s asked", "runs", "applied", "M lookups/s, all time counted", "calls: median / best decile",
+            "us a call of 4,096, p50 / p99.9"]  # fmt: skip
+    return table(head, rows) + (
+        f"\nAt 10,000 updates/s / without, all time counted, {ratio['n']} pairs of neighbouring slices: "
+        f"{ratio['median']:.2f} ({ratio['quarter']:.2f}-{ratio['three_quarters']:.2f}). Of several runs the middle one is shown.\n"
+    )
 
 
 def peers(result: Rows) -> str:
