@@ -371,7 +371,7 @@ class Forwarding:
 
 
 # -- policy --------------------------------------------------------------------
-def policy_image(enforced: Enforced) -> PolicyImage:
+def policy_image(enforced: Enforced, *, few: int = 48) -> PolicyImage:
     """The data plane's form of a program. Endpoints that are judged elsewhere are known, but have no group."""
     import numpy as np
 
@@ -401,6 +401,7 @@ def policy_image(enforced: Enforced) -> PolicyImage:
         l4_table=program.l4.table,
         source_l4=program.source_l4,
         counters=enforced.counters,
+        few=few,
     )
 
 

@@ -31,8 +31,8 @@ from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
     FLOW_AT_ONCE, FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY,
     FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
-    flow_count, flow_direction, flow_event_put, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold, flow_insert,
-    flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
+    flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold,
+    flow_insert, flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
     rule_at, rule_counter,
 )
 from fastpath.table.fragments cimport fragment_first, fragment_key, fragment_later, fragment_table
@@ -109,7 +109,7 @@ cdef inline bint has_ports(uint32_t protocol) noexcept nogil:
         or protocol == PROTOCOL_UDPLITE
 
 cdef inline void key_addresses4(flow_key *k, uint32_t source, uint32_t destination) noexcept nogil:
-    k.family, k.hash = 4, 0
+    k.family, k.hash, k.originator = 4, 0, 0
     k.from_high = source > destination
     k.low[0] = k.high[0] = 0
     k.low[1] = destination if k.from_high else source
@@ -118,7 +118,7 @@ cdef inline void key_addresses4(flow_key *k, uint32_t source, uint32_t destinati
 cdef inline void key_addresses6(flow_key *k, const uint8_t *source, const uint8_t *destination) noexcept nogil:
     cdef uint64_t s0 = load64(source), s1 = load64(source + 8)
     cdef uint64_t d0 = load64(destination), d1 = load64(destination + 8)
-    k.family, k.hash = 6, 0
+    k.family, k.hash, k.originator = 6, 0, 0
     k.from_high = s0 > d0 or (s0 == d0 and s1 > d1)
     if k.from_high:
         k.low[0], k.low[1], k.high[0], k.high[1] = d0, d1, s0, s1
@@ -431,6 +431,7 @@ cdef inline void track_some(packet *packets, uint32_t n, tracker *t, const track
                 n_unknown += 1
     if n_unknown:
         flow_search(t.flows, keys, unknown, n_unknown, guesses)
+        flow_expect(t.flows, keys, unknown, n_unknown, guesses)
     for i in range(n):
         if packets[i].verdict == VERDICT_PASS:
             track_packet(&packets[i], &keys[i], guesses[i], messages[i], t, v)

@@ -18,7 +18,7 @@ from libc.string cimport memset
 from posix.unistd cimport usleep
 from fastpath.atomic cimport (
     atomic_add32_relaxed, atomic_exchange32_acquire, atomic_load32_relaxed, atomic_load_acquire, atomic_pause,
-    atomic_store32_release, atomic_store_release,
+    atomic_store32_relaxed, atomic_store32_release, atomic_store_release,
 )
 from fastpath.reason cimport REASON_FLOW_FULL, REASON_FLOW_QUOTA, REASON_NONE
 from fastpath.simd.siphash cimport siphash_many, siphash_words
@@ -29,7 +29,7 @@ cdef enum:
     FLOW_NEAR = 5              # flows that a bucket takes before the other one is looked at
     FLOW_AT_ONCE = 32          # flows looked up together
     FLOW_WORDS = 5             # of the longest key, as it is hashed
-    FLOW_HASHED = 40           # this bit is set in every hash; no bucket or tag is made of it
+    FLOW_HASHED = 40           # this bit is set in every hash; no bucket, tag or counter is chosen by it
     FLOW_NONE = 0xFFFFFFFF     # no slot
     RULE_NONE = 0xFFFFFFFF     # no rule decided: nobody is judged there
     TICK_SHIFT = 27            # ns to ticks
@@ -86,6 +86,7 @@ cdef struct flow_key:
     uint8_t origin
     uint8_t from_high          # the packet's source is the higher address
     uint64_t hash              # 0: not computed, as who remembers the slot needs none
+    uint64_t originator        # hash of who sent the packet, by which its flows are counted; 0: not computed
 
 # What every packet of a flow touches, 52 bytes. Index 0 is the original direction.
 cdef struct flow:
@@ -407,15 +408,27 @@ cdef inline void flow_count(flow *f, flow_rest *rest, uint32_t direction, uint32
         rest.bytes[direction] += f.bytes[direction]
         f.packets[direction] = f.bytes[direction] = 0
 
+cdef inline void flow_originator(const flow_key *k, uint64_t *words, uint32_t stride) noexcept nogil:
+    """Write what is hashed of who sent a packet."""
+    words[0] = k.high[0] if k.from_high else k.low[0]
+    words[stride] = k.high[1] if k.from_high else k.low[1]
+
 cdef inline void flow_sources(const flow_table *t, const flow_key *k, uint32_t *places) noexcept nogil:
     """The two counters that an originator's flows are counted in; it is over its quota when both are."""
     cdef uint64_t words[2]
-    cdef uint64_t hash
-    words[0] = k.high[0] if k.from_high else k.low[0]
-    words[1] = k.high[1] if k.from_high else k.low[1]
-    hash = siphash_words(t.key, words, 2)
+    cdef uint64_t hash = k.originator
+    if hash == 0:
+        flow_originator(k, words, 1)
+        hash = siphash_words(t.key, words, 2)
     places[0] = <uint32_t>hash & (SOURCES - 1)
-    places[1] = <uint32_t>(hash >> 32) & (SOURCES - 1)
+    places[1] = <uint32_t>(hash >> 48) & (SOURCES - 1)
+
+cdef inline void flow_tally(flow_table *t, uint32_t *count, uint32_t change) noexcept nogil:
+    """Add to a counter of the table. What only the holder of the one lock changes needs no more."""
+    if t.shared:
+        atomic_add32_relaxed(count, change)
+    else:
+        atomic_store32_relaxed(count, atomic_load32_relaxed(count) + change)
 
 cdef inline void flow_event_put(flow_account *a, uint32_t kind, const flow_key *k, const flow *f, const flow_rest *rest,
                                 uint32_t rule0, uint32_t rule1) noexcept nogil:
@@ -474,9 +487,9 @@ cdef inline void flow_release(flow_table *t, flow_bank *b, uint32_t slot, flow_a
     rule_credit(a, rest.rules[0], rest)
     rule_credit(a, rest.rules[1], rest)
     flow_sources(t, &k, places)
-    atomic_add32_relaxed(&t.sources[places[0]], <uint32_t>-1)
-    atomic_add32_relaxed(&t.sources[places[1]], <uint32_t>-1)
-    atomic_add32_relaxed(&b.live, <uint32_t>-1)
+    flow_tally(t, &t.sources[places[0]], <uint32_t>-1)
+    flow_tally(t, &t.sources[places[1]], <uint32_t>-1)
+    flow_tally(t, &b.live, <uint32_t>-1)
     b.tags[slot] = 0
     memset(b.records + <size_t>slot * b.stride, 0, b.stride)
 
@@ -513,6 +526,35 @@ cdef inline uint32_t flow_room(const flow_table *t, const flow_bank *b, uint32_t
         return other * FLOW_WAYS + bits_first(there)
     return bucket * FLOW_WAYS + bits_first(here) if here else FLOW_NONE
 
+cdef inline void flow_expect(const flow_table *t, flow_key *keys, const uint8_t *which, uint32_t n,
+                             const uint32_t *guesses) noexcept nogil:
+    """After flow_search: ask for what entering the flows that were not seen will touch."""
+    cdef uint64_t words[2 * FLOW_AT_ONCE]
+    cdef uint64_t hashes[FLOW_AT_ONCE]
+    cdef uint8_t fresh[FLOW_AT_ONCE]
+    cdef uint32_t places[2]
+    cdef uint32_t i, slot, m = 0
+    cdef const flow_bank *b
+    for i in range(n):
+        if guesses[which[i]] != FLOW_NONE:
+            continue
+        b = &t.banks[0] if keys[which[i]].family == 4 else &t.banks[1]
+        slot = flow_room(t, b, flow_bucket(b, keys[which[i]].hash), flow_tag(keys[which[i]].hash))
+        if slot != FLOW_NONE:
+            prefetch(b.records + <size_t>slot * b.stride)
+            prefetch(&b.rests[slot])
+        flow_originator(&keys[which[i]], &words[m], FLOW_AT_ONCE)
+        fresh[m] = which[i]
+        m += 1
+    if m == 0:
+        return
+    siphash_many()(t.key, words, FLOW_AT_ONCE, 2, hashes, m)
+    for i in range(m):
+        keys[fresh[i]].originator = hashes[i] | <uint64_t>1 << FLOW_HASHED
+        flow_sources(t, &keys[fresh[i]], places)
+        prefetch(&t.sources[places[0]])
+        prefetch(&t.sources[places[1]])
+
 cdef inline int flow_insert(flow_table *t, flow_bank *b, const flow_key *k, uint32_t tick, flow_account *a,
                             uint32_t *found) noexcept nogil:
     """A slot for a flow that is not there, its key written and the rest zero; or the reason why not. With the lock held."""
@@ -540,9 +582,9 @@ cdef inline int flow_insert(flow_table *t, flow_bank *b, const flow_key *k, uint
     memset(&b.rests[slot], 0, sizeof(flow_rest))
     b.rests[slot].created = tick
     b.tags[slot] = tag
-    atomic_add32_relaxed(&t.sources[places[0]], 1)
-    atomic_add32_relaxed(&t.sources[places[1]], 1)
-    atomic_add32_relaxed(&b.live, 1)
+    flow_tally(t, &t.sources[places[0]], 1)
+    flow_tally(t, &t.sources[places[1]], 1)
+    flow_tally(t, &b.live, 1)
     a.opened += 1
     found[0] = slot
     return REASON_NONE

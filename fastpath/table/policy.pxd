@@ -48,6 +48,7 @@ cdef enum:
     OWN_NODE_SET = 1
     RANK_LEVELS = 8            # 16^8 = 2^32 starts
     MEMO_SETS = 8192           # of two entries each: 512 KiB a worker
+    FEW = 48                   # rows a key leaves over that are walked one by one, without bitmaps
 
 # One endpoint's address.
 cdef struct policy_entry:
@@ -86,9 +87,14 @@ cdef struct policy_image:
     row_lists by_source        # set -> rows whose reference it flips
     row_lists by_destination
     row_lists by_key           # node of the tree of ranges -> rows
+    const uint32_t *every_key  # rows that hold for every key, ascending
+    uint32_t n_every_key
+    uint32_t few               # as FEW, or less
     const uint32_t *key_bounds # ascending, the first is 0
     uint32_t n_bounds
     uint32_t key_leaf          # number of the first leaf: a power of two
+    const uint32_t *class_leaf # L4 class -> a leaf of its keys, for each slot `class_stride` of them
+    uint32_t class_stride
     const uint32_t *class_offset
     const uint32_t *class_sets
     const uint32_t *run_offset # of group g, direction d (0 ingress, 1 egress): run_offset[2g + d] ..
@@ -208,7 +214,9 @@ cdef inline memo_entry *policy_memo_set(policy_memo *memo, const policy_image *m
 cdef struct policy_sides:
     const policy_entry *entry[2]    # source, destination
     uint32_t label[2]
-    bint drawn                      # whether the memo's bitmaps are of this question
+    bint drawn                      # whether `few`, or the memo's bitmaps, are of this question
+    uint32_t n_few                  # more than the image's `few`: the bitmaps are
+    uint32_t few[FEW]               # rows whose L4 range holds the key, ascending
 
 # The first row that decides in the rows of a group; `logged` gets the first Log row before it.
 cdef uint32_t policy_scan(const policy_image *m, policy_memo *memo, policy_sides *sides, const policy_question *q,
@@ -280,6 +288,7 @@ cdef class PolicyImage:
     cdef readonly int n_counters
     cdef readonly int n_groups
     cdef readonly int n_classes
+    cdef int keep_leaves(self, slots, table) except -1
     cdef int keep_rows(self, rows, counters) except -1
     cdef int keep_blocks(self, start, end, tier, offset, blocks, node) except -1
     cdef int keep_classes(self, offset, sets) except -1

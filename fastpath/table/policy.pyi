@@ -17,7 +17,8 @@ class PolicyImage:
     `entries[4 | 6]`: (address keys, class, group, owner) of every endpoint known; group NO_GROUP for those
     that are judged elsewhere. `ranges[4 | 6]`: (start keys, class). `counters`: for each row the number of the
     counter its flows are counted under (Plane.rule_counters), the row's rule number when None; numbers that
-    stay the same over several images keep their counts.
+    stay the same over several images keep their counts. `few`: when an L4 key leaves no more rows than that, they
+    are looked at one by one instead of as bitmaps; 0 for tests.
 
     ValueError names what is wrong with the arrays. May be shared by several planes.
     """
@@ -44,6 +45,7 @@ class PolicyImage:
         l4_table: NDArray[np.uint16],
         source_l4: NDArray[np.uint16],
         counters: U32 | None = None,
+        few: int = 48,
     ) -> None: ...
     @property
     def selects(self) -> bool:

@@ -32,16 +32,22 @@ cdef void draw_side(const policy_image *m, uint64_t *bitmap, const uint64_t *fix
         flip(bitmap, lists, m.class_sets[at])
 
 
-cdef void draw_key(const policy_image *m, uint64_t *bitmap, uint32_t key) noexcept nogil:
-    """Which rows' L4 ranges hold a key: those at the nodes from its leaf up to the root."""
-    cdef uint32_t at = 0, n = m.n_bounds, half
-    memcpy(bitmap, m.fixed_key, m.n_words * sizeof(uint64_t))
+cdef inline uint32_t leaf_of(const policy_image *m, uint32_t key) noexcept nogil:
+    """A leaf of the tree of ranges for a key: it and its ancestors are the nodes whose rows hold the key."""
+    cdef uint32_t at = 0, n = m.n_bounds, half, slot = m.l4_slot[key >> 16 & 0xFF]
+    if slot != 255:
+        return m.class_leaf[slot * m.class_stride + m.l4_table[(<size_t>slot << 16) + (key & 0xFFFF)]]
     while n > 1:
         half = n // 2
-        if m.key_bounds[at + half] <= key:
-            at += half
+        at += half if m.key_bounds[at + half] <= key else 0
         n -= half
-    at += m.key_leaf
+    return at + m.key_leaf
+
+
+cdef void draw_key(const policy_image *m, uint64_t *bitmap, uint32_t key) noexcept nogil:
+    """Which rows' L4 ranges hold a key."""
+    cdef uint32_t at = leaf_of(m, key)
+    memcpy(bitmap, m.fixed_key, m.n_words * sizeof(uint64_t))
     while at:
         flip(bitmap, &m.by_key, at)
         at >>= 1
@@ -94,6 +100,70 @@ cdef uint32_t scan_runs(const policy_image *m, const uint64_t *maps, const polic
     return ROW_NONE
 
 
+# A key mostly leaves few rows over. Then these are looked at, in place of bitmaps over all rows.
+cdef uint32_t few_rows(const policy_image *m, uint32_t key, uint32_t *rows) noexcept nogil:
+    """The rows whose L4 range holds a key, ascending; how many, or a number beyond `few` when they are not few."""
+    cdef uint32_t n = m.n_every_key, node = leaf_of(m, key), at, row, place
+    if n > m.few:
+        return n
+    memcpy(rows, m.every_key, n * sizeof(uint32_t))
+    while node:
+        for at in range(m.by_key.offset[node], m.by_key.offset[node + 1]):
+            if n == m.few:
+                return n + 1
+            row = m.by_key.rows[at]
+            place = n
+            while place and rows[place - 1] > row:
+                rows[place] = rows[place - 1]
+                place -= 1
+            rows[place] = row
+            n += 1
+        node >>= 1
+    return n
+
+
+cdef inline bint holds(const policy_image *m, uint32_t label, uint32_t reference, uint32_t node) noexcept nogil:
+    """Whether a class is in what a row names; "own node" is another set for every group."""
+    if reference >> 1 == OWN_NODE_SET:
+        return policy_holds(m, label, node) ^ (reference & 1)
+    return policy_holds(m, label, reference)
+
+
+cdef uint32_t scan_few(const policy_image *m, const policy_sides *sides, const policy_question *q, uint32_t group,
+                       uint32_t egress, uint32_t *logged) noexcept nogil:
+    """As scan_runs, over the few rows of a key."""
+    cdef const policy_run *run
+    cdef const uint32_t *row
+    cdef uint32_t family = 1 if q.family == 4 else 2, node = m.group_node[group]
+    cdef uint32_t i, at = 0, before = 0, passed = 0
+    cdef bint passing = False
+    logged[0] = ROW_NONE
+    for i in range(m.run_offset[2 * group + egress], m.run_offset[2 * group + egress + 1]):
+        run = &m.runs[i]
+        if passing and run.tier <= passed:
+            continue
+        if run.start < before:     # profiles stand in an endpoint's own order
+            at = 0
+        before = run.start
+        while at < sides.n_few and sides.few[at] < run.start:
+            at += 1
+        while at < sides.n_few and sides.few[at] < run.end:
+            row = m.rows + <size_t>sides.few[at] * ROW_COLUMNS
+            at += 1
+            if not row[ROW_FAMILY] & family or not row[ROW_SOURCE_LOW] <= q.source_port <= row[ROW_SOURCE_HIGH] \
+                    or not holds(m, sides.label[0], row[ROW_SOURCE], node) \
+                    or not holds(m, sides.label[1], row[ROW_DESTINATION], node):
+                continue
+            if row[ROW_ACTION] == ACTION_PASS:
+                passing, passed = True, run.tier
+                break
+            if row[ROW_ACTION] != ACTION_LOG:
+                return sides.few[at - 1]
+            if logged[0] == ROW_NONE:
+                logged[0] = sides.few[at - 1]
+    return ROW_NONE
+
+
 cdef uint32_t policy_scan(const policy_image *m, policy_memo *memo, policy_sides *sides, const policy_question *q,
                           uint32_t group, uint32_t egress, uint32_t *logged) noexcept nogil:
     cdef uint64_t *sources = memo.bitmaps
@@ -101,6 +171,11 @@ cdef uint32_t policy_scan(const policy_image *m, policy_memo *memo, policy_sides
     cdef uint32_t node = m.group_node[group], row
     cdef bint source_is_node = policy_holds(m, sides.label[0], node)
     cdef bint destination_is_node = policy_holds(m, sides.label[1], node)
+    if not sides.drawn:
+        sides.n_few = few_rows(m, q.key, sides.few)
+    if sides.n_few <= m.few:
+        sides.drawn = True
+        return scan_few(m, sides, q, group, egress, logged)
     if not sides.drawn:
         draw_side(m, sources, m.fixed_source, &m.by_source, sides.label[0])
         draw_side(m, destinations, m.fixed_destination, &m.by_destination, sides.label[1])
@@ -165,9 +240,11 @@ cdef class PolicyImage:
 
     def __cinit__(
         self, *, rows, block_start, block_end, block_tier, group_offset, group_blocks, group_node,
-        class_offset, class_sets, entries, ranges, l4_slot, l4_table, source_l4, counters=None,
+        class_offset, class_sets, entries, ranges, l4_slot, l4_table, source_l4, counters=None, few=FEW,
     ):
         self.kept = []
+        require(0 <= few <= FEW, "so many rows are not few")
+        self.image.few = few
         key = os.urandom(16)
         self.image.key[0], self.image.key[1] = int.from_bytes(key[:8]), int.from_bytes(key[8:])
         self.keep_classes(class_offset, class_sets)
@@ -183,6 +260,7 @@ cdef class PolicyImage:
         self.image.l4_slot = <const uint8_t *>self.hold(slot, np.uint8)
         self.image.l4_table = <const uint16_t *>self.hold(table, np.uint16)
         self.image.source_l4 = <const uint16_t *>self.hold(source_l4, np.uint16)
+        self.keep_leaves(slot, table)
         self.image.selects = self.judges_anything(np.asarray(rows))
 
     def __dealloc__(self):
@@ -281,6 +359,22 @@ cdef class PolicyImage:
         self.keep_keys(rows, numbers)
         return 0
 
+    cdef int keep_leaves(self, slots, table) except -1:
+        """For each L4 class the leaf of one of its keys: keys of one class are in the same ranges."""
+        bounds = np.asarray(<const uint32_t[:self.image.n_bounds]>self.image.key_bounds).astype(np.int64)
+        stride = int(table.max(initial=0)) + 1
+        leaves = np.full((max(len(table), 1), stride), self.image.key_leaf, np.uint32)
+        for protocol in np.flatnonzero(slots != 255).tolist():
+            low = protocol << 16
+            first = int(np.searchsorted(bounds, low, "right")) - 1
+            after = int(np.searchsorted(bounds, low + 65536))
+            edges = np.concatenate([[low], bounds[first + 1 : after], [low + 65536]])
+            of_key = np.repeat(np.arange(first, after, dtype=np.uint32), np.diff(edges))
+            leaves[slots[protocol], table[slots[protocol]]] = of_key + np.uint32(self.image.key_leaf)
+        self.image.class_leaf = <const uint32_t *>self.hold(leaves, np.uint32)
+        self.image.class_stride = <uint32_t>stride
+        return 0
+
     def keep_keys(self, rows, numbers):
         low, high = rows[:, ROW_LOW].astype(np.int64), rows[:, ROW_HIGH].astype(np.int64)
         every = (low == 0) & (high == KEY_LAST)
@@ -289,6 +383,8 @@ cdef class PolicyImage:
         leaf = 1 << int(len(bounds) - 1).bit_length()
         which, nodes = range_nodes(np.searchsorted(bounds, low[some]), np.searchsorted(bounds, high[some] + 1), leaf)
         offset, listed = lists_of(nodes, some[which], 2 * leaf)
+        self.image.every_key = <const uint32_t *>self.hold(numbers[every], np.uint32)
+        self.image.n_every_key = <uint32_t>every.sum()
         self.image.fixed_key = <const uint64_t *>self.hold(words_of(every), np.uint64)
         self.image.key_bounds = <const uint32_t *>self.hold(bounds, np.uint32)
         self.image.n_bounds = <uint32_t>len(bounds)

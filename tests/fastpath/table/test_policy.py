@@ -19,6 +19,7 @@ from fastpath.table.policy import PolicyImage
 from fastpath.values import NO_GROUP, ROW_NONE, ROW_OUTSIDE, ROW_OWN_NODE, ROW_SELF
 from tests.engine.policy.generator import Generator
 
+FEW = 48
 WORDS = {ROW_OUTSIDE: "outside", ROW_SELF: "self", ROW_OWN_NODE: "own-node"}
 
 
@@ -28,14 +29,14 @@ def said(program: Program, row: int, direction: str) -> Decision:
     return Decision(True, direction, WORDS[row]) if row in WORDS else program.explain(row)
 
 
-def compare(seeds: Iterable[int], *, steps: int, connections: int) -> Counter[tuple[str, bool]]:
+def compare(seeds: Iterable[int], *, steps: int, connections: int, few: int = FEW) -> Counter[tuple[str, bool]]:
     seen: Counter[tuple[str, bool]] = Counter()
     for seed in seeds:
         generator = Generator(seed)
         snapshot, compiler = generator.snapshot(), Compiler()
         program = compiler.compile(snapshot)
         for step in range(steps):
-            image = policy_image(Enforced(program))
+            image = policy_image(Enforced(program), few=few)
             for _ in range(connections):
                 c = generator.connection(snapshot)
                 rows = image.judge(c.source, c.destination, c.protocol, c.source_port, c.destination_port)
@@ -49,11 +50,12 @@ def compare(seeds: Iterable[int], *, steps: int, connections: int) -> Counter[tu
     return seen
 
 
-@pytest.mark.parametrize("kernel", meet.available())
-def test_random_verdicts(kernel: str) -> None:
+@pytest.mark.parametrize(("kernel", "few"), [*((kernel, 0) for kernel in meet.available()), ("scalar", FEW), ("scalar", 6)])
+def test_random_verdicts(kernel: str, few: int) -> None:
+    """By bitmaps alone, by the rows of a key alone, and by both in turn."""
     meet.use(kernel)
     try:
-        seen = compare(range(24), steps=3, connections=20)
+        seen = compare(range(24), steps=3, connections=20, few=few)
     finally:
         meet.use(None)
     assert seen.total() == 24 * 3 * 20 * 2
