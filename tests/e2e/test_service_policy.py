@@ -7,6 +7,7 @@ import json
 import pytest
 
 from engine.lab.traffic import TrafficError, tcp_echo, udp_echo
+from tests.e2e.streams import Conversation
 from tests.e2e.test_outside import ECHO, SERVICES, services, world
 
 pytestmark = [pytest.mark.needs("nft", "ss")]
@@ -80,6 +81,25 @@ def test_nobody_is_reached_through_a_service_when_nobody_may_be(here):
     for address in SERVICES.values():
         with pytest.raises(TrafficError):
             tcp_echo(here.a.host, address, port=80, seconds=FAST)
+
+
+def test_a_takeover_keeps_policy_and_connections(here):
+    """What was open goes on, judged or not; what nobody may open stays shut, and the policy can be changed."""
+    enforce(here, here.far)
+    conversation = Conversation(here.a.host, here.far.host, here.far.addresses[4])
+    try:
+        conversation.goes_on()
+        here.node.daemon.take_over()
+        conversation.goes_on()
+    finally:
+        conversation.end()
+    tcp_echo(here.a.host, here.far.addresses[6], port=ECHO)
+    with pytest.raises(TrafficError):
+        tcp_echo(here.a.host, here.b.addresses[6], port=ECHO, seconds=FAST)
+    enforce(here, here.b)
+    tcp_echo(here.a.host, here.b.addresses[6], port=ECHO)
+    with pytest.raises(TrafficError):
+        tcp_echo(here.a.host, here.far.addresses[6], port=ECHO, seconds=FAST)
 
 
 def test_explain_says_who_judges(here):

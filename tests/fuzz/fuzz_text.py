@@ -1,10 +1,11 @@
 """Fuzzes what people and programs write: `python -m tests.fuzz.fuzz_text --seconds 30`.
 
 Configuration files, lines to the control socket, what a daemon says to its
-successor, and dumps of routing tables, bent from good ones. A configuration is
-accepted or refused with a ConfigError; a line gets an answer; a frame is
-understood or a HandoverError; a dump gives the same routes and the same
-MrtError whole and byte by byte. Anything else that is raised is a finding.
+successor, dumps of routing tables, and lists of networks, bent from good
+ones. A configuration is accepted or refused with a ConfigError; a line gets an
+answer; a frame is understood or a HandoverError; a dump gives the same routes
+and the same MrtError whole and byte by byte; networks are those that the
+standard library reads. Anything else that is raised is a finding.
 
 Owns: the good texts and how they are bent.
 Invariant: exits with 1 on a finding, after printing the text.
@@ -20,12 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
 
 from engine.config import parse
 from engine.control.server import Server
+from engine.desired.policy.nets import Nets
 from engine.errors import ConfigError
 from engine.handover.line import HandoverError, Line
 from engine.handover.messages import Offer, PortItem
@@ -55,6 +58,7 @@ prefix = "10.9.0.0/16"
 via = ["b"]
 """
 GOOD_LINE = b'{"method": "routes", "params": {"within": "10.0.0.0/8", "offset": 0, "limit": 10}, "id": 7}'
+GOOD_NETS = b"10.0.0.0/8,10.1.2.3,192.0.2.7/24,0.0.0.0/0,2001:db8::/32,fd00::1,::/0,::ffff:10.0.0.1/128"
 SPLINTERS = (b'"', b"[", b"]", b"{", b"}", b"=", b"\n", b"\0", b"\xff", b"1e999", b"-1", b"9" * 400, b"/33", b"::", b"[" * 300)
 
 
@@ -107,6 +111,25 @@ def dump(data: bytes) -> None:
     assert outcome([data]) == outcome([data[i : i + 1] for i in range(len(data))])
 
 
+def nets(text: bytes) -> None:
+    """A list as a policy document's parser reads it, against the standard library: the same addresses, or both refuse."""
+    words = text.decode(errors="replace").split(",")
+    try:
+        found = Nets.parse(words)
+    except ValueError:
+        found = None
+    assert found == by_library(words), words
+
+
+def by_library(words: list[str]) -> Nets | None:
+    if any("." in word.partition("/")[2] or "%" in word for word in words):
+        return None  # masks and zones, which the library knows
+    try:
+        return Nets.of([ip_network(word, strict=False) for word in words])
+    except ValueError:
+        return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=30)
@@ -115,7 +138,13 @@ def main() -> int:
     runs, end = 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as directory:
         server = Server(Loop(), Path(directory, "socket"), {"routes": lambda parameters: parameters})
-        targets = ((configuration, GOOD_FILE), (control(server), GOOD_LINE), (frame, good_frame()), (dump, GOOD_DUMP))
+        targets = (
+            (configuration, GOOD_FILE),
+            (control(server), GOOD_LINE),
+            (frame, good_frame()),
+            (dump, GOOD_DUMP),
+            (nets, GOOD_NETS),
+        )
         while time.monotonic() < end:
             judge, good = targets[runs % len(targets)]
             text = bent(good, chance)

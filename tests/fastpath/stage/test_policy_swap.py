@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
+from bench.policy.plane import BATCH, stream, turn, with_pod
+from bench.policy.workload import production
 from engine.apply.plane import policy_image
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced
+from engine.desired.policy.model import Action, CalicoPolicy, CalicoRule
 from fastpath.reference import TCP
 from fastpath.values import FlowSettings
 from tests.fastpath.cluster import ACK, SYN, MemoryCluster, segment
+from tests.fastpath.network import pair
 from tests.fastpath.policies import ALLOW_80, about_b, snapshot_of
 
 A, B = ip_address("10.0.0.1"), ip_address("10.0.0.2")
@@ -50,3 +55,31 @@ def test_swapping_loses_no_established_packet(setting: str) -> None:
     assert cluster.drops == {}
     assert cluster.plane.reclaimer.reclaim() <= 1
     assert cluster.plane.has_flow(A, B, TCP, 20_000, 80)
+
+
+@pytest.mark.parametrize("setting", ["keep", "revalidate"])
+def test_swapping_19_992_rules_ten_times_a_second_loses_no_established_packet(setting: str) -> None:
+    """Images are made anew for each swap, as a node makes them; flows were open before the first."""
+    node, other = pair("vxlan", flows=FlowSettings(track="always", quota=1 << 20, on_policy_change=setting))
+    whole = with_pod(production(), node)
+    allowing = CalicoPolicy("last", "", order=1e6, types=frozenset({"egress"}), egress=(CalicoRule(Action.ALLOW),))
+    programs = [
+        Compiler().compile(replace(whole, policies=(*policies, allowing))) for policies in (whole.policies, whole.policies[1:])
+    ]
+    rows = stream(node, other, FLOWS)
+    for i in range(FLOWS):
+        node.pod.inject([segment(node.pod4, other.pod4, SYN, sport=10_000 + i, dport=80, seq=1000)])
+        node.turn()
+    node.tunnel.discard()
+    sent = swaps = 0
+    began = time.monotonic()
+    while swaps < 20:
+        if time.monotonic() >= began + swaps * 0.1:
+            node.plane.set_policy(policy_image(Enforced(programs[swaps % 2])))
+            swaps += 1
+        turn(node, rows)
+        sent += len(rows)
+    assert node.drops == {}
+    assert sent > 20 * BATCH
+    assert len(node.plane.flow_table) == FLOWS
+    assert node.plane.reclaimer.reclaim() <= 1
