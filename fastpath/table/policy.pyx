@@ -200,6 +200,11 @@ def require(holds, str what) -> None:
         raise ValueError(f"not a policy program: {what}")
 
 
+def but_last(values):
+    """Without a negative index, which this module's bounds are compiled not to know."""
+    return values[:len(values) - 1]
+
+
 def words_of(rows):
     """A bitmap over rows, from one truth value a row, in whole groups of eight words."""
     padded = np.zeros((len(rows) + 511) // 512 * 512, bool)
@@ -321,7 +326,7 @@ cdef class PolicyImage:
     cdef int keep_classes(self, offset, sets) except -1:
         offset, sets = np.asarray(offset, np.uint32), np.asarray(sets, np.uint32)
         require(len(offset) > 1 and offset[0] == 0 and offset.max() <= len(sets), "the offsets of classes")
-        require((offset[1:] >= offset[:-1]).all(), "the offsets of classes")
+        require((offset[1:] >= but_last(offset)).all(), "the offsets of classes")
         self.n_classes = len(offset) - 1
         self.image.class_offset = <const uint32_t *>self.hold(offset, np.uint32)
         self.image.class_sets = <const uint32_t *>self.hold(sets, np.uint32)
@@ -400,15 +405,15 @@ cdef class PolicyImage:
         require(len(start) == len(end) == len(tier), "blocks of unlike lengths")
         require((start >= 0).all() and (start <= end).all() and (end <= self.n_rows).all(), "the rows of a block")
         require(len(offset) == 2 * self.n_groups + 1 and offset[0] == 0, "the offsets of groups")
-        require((offset[1:] >= offset[:-1]).all() and offset.max() <= len(blocks), "the offsets of groups")
+        require((offset[1:] >= but_last(offset)).all() and offset.max() <= len(blocks), "the offsets of groups")
         blocks = blocks[: offset.max()]
         require(((blocks >= 0) & (blocks < len(start))).all(), "the block of a group")
-        owner = np.repeat(np.arange(2 * self.n_groups), offset[1:] - offset[:-1])
+        owner = np.repeat(np.arange(2 * self.n_groups), offset[1:] - but_last(offset))
         filled = end[blocks] > start[blocks]
         owner, blocks = owner[filled], blocks[filled]
         first, after, level = start[blocks], end[blocks], tier[blocks]
         new = np.ones(len(blocks), bool)
-        new[1:] = (owner[1:] != owner[:-1]) | (first[1:] != after[:-1]) | (level[1:] != level[:-1])
+        new[1:] = (owner[1:] != but_last(owner)) | (first[1:] != but_last(after)) | (level[1:] != but_last(level))
         heads = np.flatnonzero(new)
         tails = np.append(heads[1:], len(blocks)) - 1
         runs = np.stack([first[heads], after[tails], level[heads]], axis=1) if len(heads) else np.zeros((0, 3))
@@ -456,7 +461,7 @@ cdef class PolicyImage:
             self.image.range_class6 = <const uint32_t *>self.hold(classes, np.uint32)
             return
         level = pairs[:, 1].astype(np.uint32)
-        require((level[1:] > level[:-1]).all(), "ranges in order")
+        require((level[1:] > but_last(level)).all(), "ranges in order")
         self.image.n_starts4 = <uint32_t>len(level)
         self.image.range_class4 = <const uint32_t *>self.hold(classes, np.uint32)
         self.image.levels4 = 0

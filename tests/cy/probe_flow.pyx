@@ -187,6 +187,7 @@ cdef class FlowProbe:
         cdef uint32_t guesses[AT_ONCE]
         cdef uint8_t which[AT_ONCE]
         cdef uint32_t j, found = 0
+        which[0] = 0   # n may be 0, for all that the compiler knows
         for j in range(n):
             keys[j].low[1], keys[j].high[1] = packets[j].low, packets[j].high
             keys[j].low_port, keys[j].high_port = packets[j].low_port, packets[j].high_port
