@@ -76,17 +76,16 @@ class Plugins:
         """The plugin's output; CniError with its own code when it refuses."""
         program = find(name, call.search_path)
         environment = {**call.environment(), "CNI_COMMAND": verb, "PATH": _PATH}
-        process = self._start(name, program, environment)
-        try:
-            output, complaint = process.communicate(call.input, timeout=DEADLINE)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            what = f"IPAM plugin {name} did not answer within {DEADLINE:.0f} s"
-            raise CniError(Code.TRY_AGAIN_LATER, what) from None
-        finally:
-            process.wait()
-            with self._lock:
-                self._running.discard(process)
+        with self._start(name, program, environment) as process:
+            try:
+                output, complaint = process.communicate(call.input, timeout=DEADLINE)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                what = f"IPAM plugin {name} did not answer within {DEADLINE:.0f} s"
+                raise CniError(Code.TRY_AGAIN_LATER, what) from None
+            finally:
+                with self._lock:
+                    self._running.discard(process)
         if process.returncode:
             raise _refused(name, output[:_OUTPUT_LIMIT], process.returncode, complaint)
         return output[:_OUTPUT_LIMIT]

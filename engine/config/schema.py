@@ -237,6 +237,10 @@ class IpamSection(Section, frozen=True, kw_only=True):
     cooldown: Annotated[
         int, Meta(ge=0, le=86400, description="Seconds before an address that was given back is given again.")
     ] = 10
+    borrow: Annotated[
+        bool,
+        Meta(description="Whether addresses may come from blocks of another node, or of this one's earlier name."),
+    ] = False
     block4: Annotated[
         int, Meta(ge=24, le=32, description="Prefix length of the blocks in which IPv4 addresses are managed.")
     ] = 26

@@ -72,4 +72,5 @@ def settings_of(config: Config) -> Settings:
         forbidden=exclusion(prefixes, (), taken),
         reserved=ipam.reserved,
         cooldown=float(ipam.cooldown),
+        borrow=ipam.borrow,
     )

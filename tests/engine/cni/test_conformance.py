@@ -623,6 +623,23 @@ class TestDelegated:
         assert codes == {"mute": 105, "nonsense": 105, "empty": 105, "failing": 105, "refusing": 11}
 
 
+    @pytest.mark.parametrize(("knows", "asked"), [(["1.0.0"], ["VERSION"]), (["1.0.0", "1.1.0"], ["VERSION", "{}"])])
+    @pytest.mark.parametrize("verb", ["GC", "STATUS"])
+    def test_what_came_with_a_version_is_asked_of_plugins_that_know_it(self, runtime, tmp_path, verb, knows, asked):
+        plugin = tmp_path / "plugins" / "dated"
+        plugin.parent.mkdir()
+        told = json.dumps({"cniVersion": "1.1.0", "supportedVersions": knows})
+        plugin.write_text(
+            f"#!/bin/sh\necho $CNI_COMMAND >> {tmp_path}/asked\n[ $CNI_COMMAND = VERSION ] && echo '{told}'; exit 0\n"
+        )
+        plugin.chmod(0o755)
+        keys = {"cniVersion": "1.1.0", "ipam": {"type": "dated"}, "cni.dev/valid-attachments": []}
+        text = json.dumps(runtime.configuration(**keys)).encode()
+        said = finished(runtime.start_raw({"CNI_COMMAND": verb, "CNI_PATH": str(plugin.parent)}, text))
+        assert said.status == 0, said.output
+        assert (tmp_path / "asked").read_text().split() == [word.format(verb) for word in asked]
+
+
 def test_the_shim_stands_where_the_tests_look():
     assert SHIM.exists()
     assert shutil.which(str(SHIM))

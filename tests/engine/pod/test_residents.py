@@ -11,6 +11,7 @@ from engine.config import parse
 from engine.model import Bandwidth, Identity, PortMapping
 from engine.pod import accounts
 from engine.pod.addresses import Addresses
+from engine.pod.ipam.allocator import NoAddressError
 from engine.pod.residents import Attachment, PortWish, Residents
 from engine.pod.store import FileStore, MemoryStore
 
@@ -128,3 +129,17 @@ def test_every_kind_of_leak_is_told(residents):
     leaks = accounts.check(addresses, residents, smaller).leaks
     assert sorted(leak.kind for leak in leaks) == ["gone", "outside", "twice"]
     assert all(leak.remedy and leak.handle == "pods/c1/eth0" for leak in leaks)
+
+
+def test_addresses_under_an_earlier_name_of_the_node_are_given_only_when_that_is_allowed():
+    """A node that is called otherwise has another's blocks in its journal."""
+    store = MemoryStore()
+    text = '[node]\nname = "{}"\nprefixes = ["10.1.0.0/29"]\n[ipam]\nborrow = {}\n'
+    earlier, own, borrowing = (
+        Addresses(store, parse(text.format(name, allowed), file="x"))
+        for name, allowed in (("before", "false"), ("after", "false"), ("after", "true"))
+    )
+    assert earlier.assign("one", (4,)) == (ip_address("10.1.0.2"),)
+    with pytest.raises(NoAddressError):
+        own.assign("two", (4,))
+    assert borrowing.assign("two", (4,)) == (ip_address("10.1.0.3"),)
