@@ -274,6 +274,7 @@ cdef class FlowProbe:
         cdef uint8_t which[AT_ONCE]
         cdef uint32_t i, slot = 0, allowed = 0
         cdef flow_key *k
+        which[0] = 0   # as in `look`
         for i in range(n):
             question_key(&keys[i], questions + 4 * <size_t>i, <uint16_t>(first + i))
             which[i] = <uint8_t>i

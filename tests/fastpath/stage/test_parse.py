@@ -571,6 +571,8 @@ def test_twin_agrees() -> None:
     @example(VECTOR6)
     @example(packet(4, UDP, length=7))  # what chance meets too seldom
     @example(ipv4(bytes(8), TCP, fragment=MORE))
+    @example(ipv4(bytes(8), fragment=0x1FFF))
+    @example(ipv4(bytes(40), TCP, fragment=1))
     @example(extended(fragment_header(), fragment_header()))
     def agrees(data: bytes) -> None:
         found = compiled(data)
