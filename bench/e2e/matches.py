@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from bench.e2e.tool import LoadError
+from bench.e2e.tool import LoadError, stream
 from bench.e2e.workloads import DESTINATIONS, WORKLOADS, Workload
 from bench.peers import PEERS, Programs, UnavailableError, install, join
 from bench.policy.documents import write
@@ -146,6 +147,37 @@ def offload(session: Session) -> None:
             _warm(contenders)
             for workload in session.chosen("tcp-1", "tcp-4", "tcp-16", "tcp-1-v6", "rr"):
                 session.run("offload", workload, letter, contenders)
+
+
+WORKER_PODS = 4
+FROM_PODS = Workload(
+    "pods-4", f"TCP, {WORKER_PODS} pods, a stream each", "Gb/s", "higher", lambda _c, _s: Measurement(0)
+)
+
+
+def workers(session: Session) -> None:
+    """A daemon of one worker beside one of two: one stream, several of one pod, and one each of several pods."""
+    with Lab("bench") as lab:
+        contenders, pods = [], {}
+        for count in (1, 2):
+            ground = Field(lab, f"w{count}")
+            found = ground.towpath(pods=WORKER_PODS, workers=count)
+            contenders.append(replace(found, name=f"workers-{count}", title=f"{count} workers"))
+            pods[contenders[-1].name] = [replace(found, source=pod) for pod in ground.pods]
+        _warm(contenders)
+        for workload in session.chosen("tcp-1", "tcp-4", "udp-64"):
+            session.run("workers", workload, "A", contenders)
+
+        def measure(contender: Contender) -> Measurement:
+            seconds = session.settings.seconds
+            with ThreadPoolExecutor(WORKER_PODS) as threads:
+                ways = pods[contender.name]
+                found = threads.map(lambda way: stream(way, way.address(), 1, seconds)["gigabits"], ways)
+                return Measurement(sum(found))
+
+        session.say(FROM_PODS.title)
+        samples = play(contenders, measure, pairs=session.settings.pairs)
+        session.add("workers", FROM_PODS, "A", contenders, samples)
 
 
 def peers(session: Session) -> None:
@@ -290,6 +322,7 @@ SUITES: dict[str, Callable[[Session], None]] = {
     "packets": packets,
     "local": local,
     "offload": offload,
+    "workers": workers,
     "peers": peers,
     "policy": policy,
     "growth": growth,

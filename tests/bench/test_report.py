@@ -74,7 +74,7 @@ def test_figures_have_three_digits(value, text):
 
 def test_names_are_what_the_command_line_says():
     assert all(name == workload.name for name, workload in WORKLOADS.items())
-    assert {"overlay", "packets", "local", "offload", "peers", "policy", "growth", "idle"} == set(SUITES)
+    assert {"overlay", "packets", "local", "offload", "workers", "peers", "policy", "growth", "idle"} == set(SUITES)
 
 
 def test_grown_tables_are_all_different():

@@ -109,10 +109,11 @@ class Field:
         tables: Sequence[tuple[str, Mapping[str, Any]]] = (),
         seconds: float = 20.0,
         program: Sequence[str] = (),
+        workers: int = 1,
         **network: Any,
     ) -> Contender:
-        """A daemon on each node. `tables` go into the first node's file; `pods` are its pods, the first sends;
-        `program` is what runs it, where that is not `towpath run`."""
+        """A daemon on each node, of `workers` each. `tables` go into the first node's file; `pods` are its pods, the
+        first sends; `program` is what runs it, where that is not `towpath run`."""
         ends: list[Host] = []
         for index, node in enumerate(self.nodes):
             own = [self.lab.pod(f"{self.prefix}p{index}-{number}") for number in range(pods if index == 0 else 1)]
@@ -123,6 +124,7 @@ class Field:
                 [
                     ("node", self._table(index, own=True)),
                     ("network", {"encapsulation": "vxlan", **network}),
+                    ("workers", {"count": workers}),
                     ("[peers]", self._table(1 - index, own=False)),
                     *(("[pods]", _pod(index, number, pod, destinations)) for number, pod in enumerate(own)),
                     *(tables if index == 0 else ()),
