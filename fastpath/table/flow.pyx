@@ -238,11 +238,16 @@ cdef class FlowTable:
         return taken
 
 
+cdef bint seems_empty(const flow_bank *b, uint32_t bucket) noexcept nogil:
+    """A glance without the lock: a flow that comes this moment is not seen."""
+    return tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, 0) == 0xFF
+
+
 cdef uint32_t list_bucket(flow_table *t, flow_bank *b, uint32_t bucket, uint32_t tick, flow_listing *rows) noexcept nogil:
     cdef uint32_t *held = flow_stripe(t, bucket)
     cdef uint32_t slot, n = 0
-    if tags_equal(b.tags + <size_t>bucket * FLOW_WAYS, 0) == 0xFF:
-        return 0               # a glance without the lock: a flow that comes this moment is not listed
+    if seems_empty(b, bucket):
+        return 0
     flow_lock(held)
     for slot in range(bucket * FLOW_WAYS, (bucket + 1) * FLOW_WAYS):
         if b.tags[slot] and not flow_expired(t, flow_at(b, slot), tick):
