@@ -136,14 +136,18 @@ def growth(result: Rows) -> str:
 
 
 def report(result: Rows) -> str:
-    parts = [FIRST, machine(result), single(result), "## While nobody else is there", undisturbed(result)]
+    parts = [FIRST, machine(result), single(result)]
+    if "undisturbed" in result:
+        parts += ["## While nobody else is there", undisturbed(result)]
     for step, title in (
         ("patterns v4", "Full IPv4 table"),
         ("patterns v6", "Full IPv6 table"),
         ("patterns pods", "Pod table"),
     ):
         parts += [f"## {title}", patterns(result[step])]
-    parts += ["## Lookups under updates", updates(result), "## Beside Python packages", peers(result)]
+    parts += ["## Lookups under updates", updates(result)]
+    if "peers" in result:
+        parts += ["## Beside Python packages", peers(result)]
     for step, title in (("dpdk", "Beside DPDK, full table"), ("dpdk third", "Beside DPDK, every third route")):
         if result.get(step):
             parts += [f"## {title}", dpdk(result[step])]
