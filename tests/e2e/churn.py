@@ -47,7 +47,7 @@ class Churn:
         if answer.status == 0:
             self._attached.add(name)
             self.added += 1
-        elif answer.code == TRY_AGAIN:
+        elif answer.json.get("code", TRY_AGAIN) == TRY_AGAIN:  # none: the daemon died before the plugin could say thanks
             self.postponed += 1
             if self._chance.random() < 0.5:  # as the specification has it; and without it, too, the next one succeeds
                 self._delete(name, host)
