@@ -23,15 +23,15 @@ from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
 from engine.apply.plane import (
     Forwarding,
-    GatewayDriver,
     Openers,
-    PeersDriver,
-    PolicyDriver,
     RouteDriver,
     TunnelDriver,
     adopt_tunnel,
+    gateway_driver,
     kernel_openers,
     make_plane,
+    peers_driver,
+    policy_driver,
 )
 from engine.apply.reconcile import Outcome, Reconciler
 from engine.apply.shortcut import Shortcuts
@@ -78,9 +78,9 @@ class Datapath:
                 self.tunnels,
                 self.pods,
                 self.host,
-                PolicyDriver(self.forwarding),
-                GatewayDriver(self.forwarding),
-                PeersDriver(self.forwarding),
+                policy_driver(self.forwarding),
+                gateway_driver(self.forwarding),
+                peers_driver(self.forwarding),
                 RouteDriver(self.forwarding),
                 self.kernel_routes,
                 self.rules,

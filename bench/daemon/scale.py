@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.daemon.test_start import peer
+from bench.daemon.test_start import daemon_on_a_link, peer
 from bench.e2e import report
 from bench.e2e.__main__ import OUTPUT, revision
 from engine.lab import Lab
@@ -57,12 +57,7 @@ class Case:
 
 
 def daemon_with(lab: Lab, peers: int) -> Daemon:
-    host = lab.host("node").forward()
-    link = lab.link(host, lab.host("other"))
-    link.left.address("192.0.2.1/24")
-    link.right.address("192.0.2.2/24")
-    host.route("100.64.0.0/10", via="192.0.2.2")
-    daemon = Daemon(host)
+    daemon = daemon_on_a_link(lab)
     node = {"name": "node", "underlay": ["192.0.2.1/24"], "prefixes": ["10.244.0.0/22", "fd00:10:244::/64"]}
     daemon.configure([("node", node), *(("[peers]", peer(number)) for number in range(peers))])
     return daemon

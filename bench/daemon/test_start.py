@@ -21,12 +21,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="a daemon in a namespace 
 
 def node(lab: Lab, *, pods: int, peers: int) -> Daemon:
     """A configured daemon that nobody has started."""
-    host = lab.host("node").forward()
-    link = lab.link(host, lab.host("other"))
-    link.left.address("192.0.2.1/24")
-    link.right.address("192.0.2.2/24")
-    host.route("100.64.0.0/10", via="192.0.2.2")
-    daemon = Daemon(host)
+    daemon = daemon_on_a_link(lab)
     daemon.configure(
         [
             ("node", {"name": "node", "underlay": ["192.0.2.1/24"], "prefixes": ["10.244.1.0/24"]}),
@@ -35,6 +30,16 @@ def node(lab: Lab, *, pods: int, peers: int) -> Daemon:
         ]
     )
     return daemon
+
+
+def daemon_on_a_link(lab: Lab) -> Daemon:
+    """Of the host `node`, from which every `peer` can be reached; not configured."""
+    host = lab.host("node").forward()
+    link = lab.link(host, lab.host("other"))
+    link.left.address("192.0.2.1/24")
+    link.right.address("192.0.2.2/24")
+    host.route("100.64.0.0/10", via="192.0.2.2")
+    return Daemon(host)
 
 
 def peer(number: int) -> dict[str, object]:

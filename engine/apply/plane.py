@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
@@ -465,43 +465,46 @@ class TunnelDriver:
 
 
 @dataclass(slots=True)
-class GatewayDriver:
-    forwarding: Forwarding
-    kind: Kind = Kind.GATEWAY
+class ValueDriver:
+    """Of a kind of which there is one value: `put` puts it in force as a whole, None takes it out."""
+
+    kind: Kind
+    key: str
+    put: Callable[[Any], None]
     drifts: bool = False
     _value: object | None = None
 
     def actual(self) -> Mapping[Hashable, object]:
-        return {} if self._value is None else {"gateway": self._value}
+        return {} if self._value is None else {self.key: self._value}
 
     def set(self, key: Hashable, value: object) -> None:
-        ipv4, ipv6 = cast("tuple[IPv4Address | None, IPv6Address | None]", value)
-        self.forwarding.plane.set_gateway(ipv4, ipv6)
+        self.put(value)
         self._value = value
 
     def remove(self, key: Hashable) -> None:
-        self.forwarding.plane.set_gateway(None, None)
+        self.put(None)
         self._value = None
 
 
-@dataclass(slots=True)
-class PeersDriver:
-    forwarding: Forwarding
-    kind: Kind = Kind.PEERS
-    drifts: bool = False
-    _value: Mapping[Address, str] | None = None
+def gateway_driver(forwarding: Forwarding) -> ValueDriver:
+    def put(gateways: tuple[IPv4Address | None, IPv6Address | None] | None) -> None:
+        forwarding.plane.set_gateway(*(gateways or (None, None)))
 
-    def actual(self) -> Mapping[Hashable, object]:
-        return {} if self._value is None else {"peers": self._value}
+    return ValueDriver(Kind.GATEWAY, "gateway", put)
 
-    def set(self, key: Hashable, value: object) -> None:
-        peers = cast("Mapping[Address, str]", value)
-        self.forwarding.set_peers(peers)
-        self._value = peers
 
-    def remove(self, key: Hashable) -> None:
-        self.forwarding.set_peers({})
-        self._value = None
+def peers_driver(forwarding: Forwarding) -> ValueDriver:
+    def put(peers: Mapping[Address, str] | None) -> None:
+        forwarding.set_peers(peers or {})
+
+    return ValueDriver(Kind.PEERS, "peers", put)
+
+
+def policy_driver(forwarding: Forwarding) -> ValueDriver:
+    def put(enforced: Enforced | None) -> None:
+        forwarding.plane.set_policy(None if enforced is None else policy_image(enforced))
+
+    return ValueDriver(Kind.POLICY, "policy", put)
 
 
 @dataclass(slots=True)
@@ -522,25 +525,3 @@ class RouteDriver:
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
         return cast("Mapping[Hashable, TowpathError]", self.forwarding.change_routes(routes))
-
-
-@dataclass(slots=True)
-class PolicyDriver:
-    """Puts a compiled policy in force; the plane swaps it as a whole."""
-
-    forwarding: Forwarding
-    kind: Kind = Kind.POLICY
-    drifts: bool = False
-    _value: Enforced | None = None
-
-    def actual(self) -> Mapping[Hashable, object]:
-        return {} if self._value is None else {"policy": self._value}
-
-    def set(self, key: Hashable, value: object) -> None:
-        enforced = cast("Enforced", value)
-        self.forwarding.plane.set_policy(policy_image(enforced))
-        self._value = enforced
-
-    def remove(self, key: Hashable) -> None:
-        self.forwarding.plane.set_policy(None)
-        self._value = None

@@ -97,12 +97,7 @@ def flood(
         raise ValueError("a receiver of super-packets counts datagrams of one size")
     family = family_of(addresses[0])
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(target.socket(family, socket.SOCK_DGRAM))
-        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _STALL)
-        _enlarge(sink, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        if merged:
-            sink.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-        sink.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        sink = stack.enter_context(_sink(target, family, merged=merged))
         port = sink.getsockname()[1]
         socks = [stack.enter_context(source.socket(family, socket.SOCK_DGRAM)) for _ in range(senders)]
         began = time.perf_counter()
@@ -120,6 +115,17 @@ def flood(
     if not counts[0]:
         raise TrafficError(f"udp {addresses[0]}: none of {sum(counts[1:])} datagrams arrived in {seconds:g} s")
     return Flood(sum(counts[1:]), counts[0], seconds)
+
+
+def _sink(target: Host, family: socket.AddressFamily, *, merged: bool) -> socket.socket:
+    """A socket that takes whatever comes to a free port, and gives up when nothing does."""
+    sink = target.socket(family, socket.SOCK_DGRAM)
+    sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _STALL)
+    _enlarge(sink, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    if merged:
+        sink.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+    sink.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+    return sink
 
 
 def _enlarge(sock: socket.socket, forced: int, asked: int) -> None:

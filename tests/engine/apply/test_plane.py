@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.apply.plane import Forwarding, PeersDriver, TunnelDriver
+from engine.apply.plane import Forwarding, TunnelDriver, peers_driver
 from engine.errors import KernelError
 from engine.model import TunnelPort, Via
 from fastpath.values import Deliver, Encapsulate
@@ -134,7 +134,7 @@ def test_an_mtu_change_in_a_spread_reaches_its_members(forwarding, plane):
 
 
 def test_peers_keep_their_numbers_and_none_is_given_twice(forwarding, plane):
-    peers = PeersDriver(forwarding)
+    peers = peers_driver(forwarding)
     b, c = ip_address("192.0.2.2"), ip_address("192.0.2.3")
     peers.set("peers", {b: "b"})
     first = plane.peers[b]
