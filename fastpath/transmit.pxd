@@ -250,7 +250,8 @@ cdef inline void send_single(transmitter *x, packet *p, const adjacency *to, con
     header = encap_put(&target.tunnel, to.mac, p.family, p.data)
     size = header + p.length
     i = train_for(x, to, target, outer_class, p.family, sender, size)
-    flush_all(x, holding(x, p, to, sender) & ~(<uint32_t>1 << i))
+    if x.open & ~(<uint32_t>1 << i):
+        flush_all(x, holding(x, p, to, sender) & ~(<uint32_t>1 << i))
     if i == TRAINS_MAX:
         i = train_free(x)
         x.open |= <uint32_t>1 << i

@@ -62,26 +62,31 @@ cdef uint32_t worker_burst(worker *w, const port *source, uint32_t which) noexce
         merge(&w.joining, b, w.udp_segments)
         count_merged(&w.count, b)
     transmit(&w.out, b)
-    count_drops(&w.count, b)
-    reply(w)
+    settle(w)
     return b.n
 
 
-cdef void reply(worker *w) noexcept nogil:
-    """Answer the drops that ask for an ICMP message; the answers take the same way."""
-    cdef burst *b = &w.packets
-    cdef burst *answers = &w.replies
+cdef void settle(worker *w) noexcept nogil:
+    """Count the drops, and answer those that ask for an ICMP message."""
+    cdef const packet *p
     cdef uint32_t i
-    answers.n = 0
-    answers.n_tails = 0
+    w.replies.n = 0
+    w.replies.n_tails = 0
     w.reply_memory.used = 0
-    for i in range(b.n):
-        if b.packets[i].verdict == VERDICT_DROP and b.packets[i].reply != REPLY_NONE:
-            reply_one(w, &b.packets[i], answers)
+    for i in range(w.packets.n):
+        p = &w.packets.packets[i]
+        if p.verdict == VERDICT_DROP:
+            w.count.drops[p.reason] += p.n_segments
+            if p.reply != REPLY_NONE:
+                reply_one(w, p, &w.replies)
     w.count.events[EVENT_REPLY_LIMITED] += w.limits.suppressed
     w.limits.suppressed = 0
-    if answers.n == 0:
-        return
+    if w.replies.n:
+        send_replies(w, &w.replies)
+
+
+cdef void send_replies(worker *w, burst *answers) noexcept nogil:
+    """The answers take the way of any packet."""
     w.count.created += answers.n
     parse_burst(answers, w.key)
     route(answers, &w.seen.routes, w.seen.tunnels)

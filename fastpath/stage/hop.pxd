@@ -52,9 +52,8 @@ cdef inline bint hops_counted(const packet *p, const adjacency *to) noexcept nog
     """Whether this node is the router: not where the host's kernel is, nor for packets made here."""
     return not p.flags & (PACKET_CREATED | PACKET_FROM_HOST) and not to.to_host
 
-cdef inline void hop_expire(packet *p) noexcept nogil:
-    if (p.data[IPV4_TTL] if p.family == 4 else p.data[IPV6_HOPS]) <= 1:
-        packet_refuse(p, REASON_TTL_EXPIRED, REPLY_TIME_EXCEEDED)
+cdef inline bint hop_is_last(const packet *p) noexcept nogil:
+    return (p.data[IPV4_TTL] if p.family == 4 else p.data[IPV6_HOPS]) <= 1
 
 cdef inline void hop_decrement(packet *p) noexcept nogil:
     if p.family == 4:
@@ -62,11 +61,12 @@ cdef inline void hop_decrement(packet *p) noexcept nogil:
     else:
         ipv6_decrement_hops(p.data)
 
-cdef inline void hop_size(packet *p, const adjacency *to) noexcept nogil:
-    """Refuse what does not fit, unless it may be fragmented on sending (IPv4 without DF)."""
+cdef inline bint hop_fits(const packet *p, const adjacency *to) noexcept nogil:
+    """Whether it can be sent, be it in fragments (IPv4 without DF)."""
     cdef uint32_t size = p.payload + <uint32_t>p.gso_size if p.gso_size else packet_bytes(p)
-    if size <= to.mtu or (p.gso_size == 0 and not p.flags & PACKET_DONT_FRAGMENT):
-        return
+    return size <= to.mtu or (p.gso_size == 0 and not p.flags & PACKET_DONT_FRAGMENT)
+
+cdef inline void hop_refuse_size(packet *p, const adjacency *to) noexcept nogil:
     packet_refuse(p, REASON_TOO_BIG, REPLY_TOO_BIG)
     p.reply_mtu = <uint16_t>(to.mtu if to.mtu < 65535 else 65535)
 
@@ -87,21 +87,25 @@ cdef inline void hop_tunnel(packet *p, const adjacency *to, counters *count) noe
     if p.verdict == VERDICT_PASS:
         hop_restore(p, to, count)
 
-cdef inline void hop(burst *b, counters *count) noexcept nogil:
+cdef inline void hop_one(packet *p, const adjacency *to, counters *count) noexcept nogil:
     """In the order of a router: hop count, then size, and only what passes both is changed (an ICMP quote is as sent)."""
+    cdef bint counted = hops_counted(p, to)
+    if counted and hop_is_last(p):
+        packet_refuse(p, REASON_TTL_EXPIRED, REPLY_TIME_EXCEEDED)
+        return
+    if p.flags & PACKET_FROM_TUNNEL and not p.flags & PACKET_CREATED:
+        hop_tunnel(p, to, count)
+        if p.verdict != VERDICT_PASS:
+            return
+    if not hop_fits(p, to):
+        hop_refuse_size(p, to)
+    elif counted:
+        hop_decrement(p)
+
+cdef inline void hop(burst *b, counters *count) noexcept nogil:
     cdef uint32_t i
     cdef packet *p
-    cdef const adjacency *to
     for i in range(b.n):
         p = &b.packets[i]
-        if p.verdict != VERDICT_PASS:
-            continue
-        to = <const adjacency *>p.adjacency
-        if hops_counted(p, to):
-            hop_expire(p)
-        if p.verdict == VERDICT_PASS and p.flags & PACKET_FROM_TUNNEL and not p.flags & PACKET_CREATED:
-            hop_tunnel(p, to, count)
         if p.verdict == VERDICT_PASS:
-            hop_size(p, to)
-        if p.verdict == VERDICT_PASS and hops_counted(p, to):
-            hop_decrement(p)
+            hop_one(p, <const adjacency *>p.adjacency, count)

@@ -23,8 +23,7 @@ from fastpath.reason cimport (
 from fastpath.wire.fragment cimport fragment_check
 from fastpath.wire.ipv4 cimport (
     IPV4_CLASS, IPV4_DESTINATION, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_MF, IPV4_OFFSET, IPV4_PROTOCOL, IPV4_SOURCE,
-    IPV4_TOTAL, ipv4_check, ipv4_header_bytes, ipv4_is_group, ipv4_is_link_local,
-    ipv4_is_martian,
+    IPV4_TOTAL, ipv4_check, ipv4_header_bytes, ipv4_is_group, ipv4_is_link_local, ipv4_is_martian, ipv4_is_ordinary,
 )
 from fastpath.wire.ipv6 cimport (
     IPV6_BYTES, IPV6_DESTINATION, IPV6_PAYLOAD, IPV6_SOURCE, ipv6_chain, ipv6_check, ipv6_class, ipv6_is_group,
@@ -84,21 +83,13 @@ cdef inline int parse_headers(packet *p) noexcept nogil:
 
 cdef inline int parse_ipv4(packet *p) noexcept nogil:
     cdef const uint8_t *h = p.data
-    cdef uint32_t source, destination, fragment, header
+    cdef uint32_t fragment, header
     cdef int reason = ipv4_check(h, p.length)
     if reason != REASON_NONE:
         return reason
-    source = load32(h + IPV4_SOURCE)
-    destination = load32(h + IPV4_DESTINATION)
-    if ipv4_is_group(destination):
-        return REASON_MULTICAST
-    if (ipv4_is_martian(source) or ipv4_is_martian(destination)) and not parse_link_local(p, source, destination):
-        return REASON_MARTIAN
-    if not (ipv4_is_link_local(source) or ipv4_is_link_local(destination)):
-        p.link_local = False
-    if source == destination:
-        return REASON_LAND
-    reason = parse_trim(p, load16(h + IPV4_TOTAL))
+    reason = parse_addresses4(p, load32(h + IPV4_SOURCE), load32(h + IPV4_DESTINATION))
+    if reason == REASON_NONE:
+        reason = parse_trim(p, load16(h + IPV4_TOTAL))
     if reason != REASON_NONE:
         return reason
     header = ipv4_header_bytes(h)
@@ -121,6 +112,17 @@ cdef inline int parse_ipv4(packet *p) noexcept nogil:
     if fragment & IPV4_MF != 0:
         p.flags |= PACKET_MORE_FRAGMENTS
     return fragment_check((fragment & IPV4_OFFSET) << 3, fragment & IPV4_MF != 0, p.length - header, header)
+
+
+cdef inline int parse_addresses4(packet *p, uint32_t source, uint32_t destination) noexcept nogil:
+    """Whether a packet may have them, and whether one is link-local."""
+    if ipv4_is_ordinary(source) and ipv4_is_ordinary(destination):
+        p.link_local = False
+    elif ipv4_is_group(destination):
+        return REASON_MULTICAST
+    elif not parse_link_local(p, source, destination):
+        return REASON_MARTIAN
+    return REASON_LAND if source == destination else REASON_NONE
 
 
 cdef inline bint parse_link_local(const packet *p, uint32_t source, uint32_t destination) noexcept nogil:

@@ -33,6 +33,11 @@ cdef inline uint64_t checksum_add(uint64_t sum, const uint8_t *data, uint32_t n)
     return sum
 
 
+cdef inline uint64_t checksum_add20(const uint8_t *data) noexcept nogil:
+    """The sum of the 20 bytes that most headers have."""
+    return <uint64_t>load32(data) + load32(data + 4) + load32(data + 8) + load32(data + 12) + load32(data + 16)
+
+
 cdef inline uint16_t checksum_fold(uint64_t sum) noexcept nogil:
     """The 16-bit ones-complement sum, not inverted; 0 only when every word was 0."""
     sum = (sum >> 32) + <uint32_t>sum

@@ -125,6 +125,12 @@ def decrement(bytes header):
         free(block)
 
 
+def address4(uint32_t address):
+    """What may be said of it: ordinary, group, martian."""
+    return (bool(ipv4.ipv4_is_ordinary(address)), bool(ipv4.ipv4_is_group(address)),
+            bool(ipv4.ipv4_is_martian(address)))
+
+
 cdef dict described(const packet *p):
     if p.verdict == VERDICT_DROP:
         return {"verdict": "drop", "reason": p.reason, "n_segments": p.n_segments}

@@ -97,6 +97,22 @@ def test_one_hop_less_is_the_twins(family: int, ttl: int) -> None:
     assert wire.decrement(data) == reference.hop(reference.parse(data), 1500)
 
 
+def test_one_hop_less_changes_every_checksum_as_rfc_1624_says() -> None:
+    before = bytearray(packet(4, ttl=64)[:20])
+    word = int.from_bytes(before[8:10])
+    for field in range(1 << 16):
+        before[10:12] = field.to_bytes(2)
+        after = wire.decrement(bytes(before))
+        assert int.from_bytes(after[10:12]) == wire.checksum_replace16(field, word, word - 0x100), hex(field)
+
+
+@pytest.mark.parametrize("low", [0, 1, 0xFFFF])
+def test_ordinary_addresses_are_those_that_are_nothing_else(low: int) -> None:
+    for high in range(1 << 16):
+        ordinary, group, martian = wire.address4(high << 16 | low)
+        assert ordinary == (not group and not martian), hex(high << 16 | low)
+
+
 # -- virtio ------------------------------------------------------------------
 def virtio(flags: int = 0, kind: int = 0, header: int = 0, size: int = 0, start: int = 0, offset: int = 0) -> bytes:
     return struct.pack("<BBHHHH", flags, kind, header, size, start, offset)
