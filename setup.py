@@ -14,6 +14,7 @@ was compiled from (fastpath/build.h holds it, fastpath/build.py reads it).
 """
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -39,9 +40,11 @@ QUIET = [
 # The worker is one unit of everything a packet touches. What gcc calls a large unit is smaller than that, and beyond it
 # even a reader of four instructions is called instead of inlined.
 ALWAYS = ["-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "--param=large-unit-insns=200000", *QUIET]
+# What gcc tunes for by default clears a structure with `rep stos`, whose start alone costs a packet more than the stores.
+TUNED = ["-mtune=skylake"] if platform.machine() == "x86_64" else []
 SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]  # -fwrapv would hide signed overflow from UBSan
 KINDS: dict[str, list[str]] = {
-    "release": ["-O2", "-g1", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    "release": ["-O2", *TUNED, "-g1", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
     "debug": ["-O0", "-g3", "-DFASTPATH_DEBUG=1"],
     "asan": [*SANITIZED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-DFASTPATH_DEBUG=1"],
     "tsan": [*SANITIZED, "-O0", "-fsanitize=thread"],  # at -O1 gcc removes the very loops that race
