@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -102,27 +103,51 @@ def echo(node, ports, version=4):
     """TCP servers in the first pod that send back what they get."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with ExitStack() as stack:
-        for port in ports:
-            listening = stack.enter_context(
+        listening = [
+            stack.enter_context(
                 node.inside_pod(0, lambda port=port: socket.create_server(("", port), family=family, backlog=50))
             )
-            threading.Thread(target=serve, args=(listening,), daemon=True).start()
-            stack.callback(listening.shutdown, socket.SHUT_RDWR)
+            for port in ports
+        ]
+        stack.enter_context(served(listening))
         yield
 
 
-def serve(listening):
-    while True:
+@contextmanager
+def served(listening):
+    """One thread for all: a client that policy has silenced must not keep the others waiting."""
+    ended, end = socket.socketpair()
+    with end, ended, selectors.DefaultSelector() as selector:
+        for each in (ended, *listening):
+            selector.register(each, selectors.EVENT_READ)
+        thread = threading.Thread(target=serve, args=(selector, ended, set(listening)))
+        thread.start()
         try:
-            connection, _ = listening.accept()
-        except OSError:
-            return
-        with connection:
-            connection.settimeout(5)
-            try:
-                connection.sendall(connection.recv(100))
-            except OSError:
-                pass
+            yield
+        finally:
+            end.close()
+            thread.join()
+
+
+def serve(selector, ended, listening):
+    """Answer each connection once, until the other end of `ended` is closed."""
+    with ExitStack() as connections:
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is ended:
+                    return
+                if key.fileobj in listening:
+                    connection = connections.enter_context(key.fileobj.accept()[0])
+                    connection.setblocking(False)
+                    selector.register(connection, selectors.EVENT_READ)
+                else:
+                    selector.unregister(key.fileobj)
+                    answer(key.fileobj)
+
+
+def answer(connection):
+    with connection, suppress(OSError):  # it was reset
+        connection.sendall(connection.recv(100))
 
 
 @pytest.fixture
