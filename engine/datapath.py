@@ -31,8 +31,8 @@ from engine.apply.plane import (
     kernel_openers,
     make_plane,
     peers_driver,
-    policy_driver,
 )
+from engine.apply.policy import PolicyDriver
 from engine.apply.reconcile import Outcome, Reconciler
 from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
@@ -78,7 +78,7 @@ class Datapath:
                 self.tunnels,
                 self.pods,
                 self.host,
-                policy_driver(self.forwarding),
+                PolicyDriver(self.forwarding, self._keep_out),
                 gateway_driver(self.forwarding),
                 peers_driver(self.forwarding),
                 RouteDriver(self.forwarding),
@@ -105,8 +105,9 @@ class Datapath:
 
     def prepare(self, desired: Desired) -> Outcome:
         """Be able to `start`: what an earlier run left is taken up as it is, and what may wait does, for `apply`."""
+        policy = self.reconciler.prepare(desired, (Kind.POLICY,))
         self.pods.take_up(sorted(desired.pods, key=lambda device: device.pod.name))
-        return self.reconciler.prepare(desired, FORWARDING_KINDS)
+        return policy + self.reconciler.prepare(desired, FORWARDING_KINDS)
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
@@ -116,7 +117,7 @@ class Datapath:
 
     def apply_without_waiting(self, desired: Desired) -> tuple[Outcome, Departure]:
         """As `apply`, but for the devices of pods that go: whoever asks sees to these, and says so (`pods.forget`)."""
-        outcome = self._followed(self.reconciler.apply(desired))
+        outcome = self._followed(partial(self.reconciler.apply, desired))
         self.shortcuts.settle(desired.tunnels)
         return outcome, self.pods.leaving()
 
@@ -159,14 +160,25 @@ class Datapath:
 
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
-        outcome = logged(self._followed(self.reconciler.repair()))
+        outcome = logged(self._followed(self.reconciler.repair))
         self._see_off(self.pods.leaving())
         self.rules.tell()
         return outcome
 
-    def _followed(self, outcome: Outcome) -> Outcome:
+    def _followed(self, work: Callable[[], Outcome]) -> Outcome:
+        kept_out = self.forwarding.unjudged is not None
+        outcome = work()
+        if kept_out and self.forwarding.unjudged is None:  # nobody need wait any more
+            self.reconciler.end_pauses()
+            outcome = Outcome(outcome.done) + self.reconciler.repair()
         self.watch.follow(self.pods.attachments)
         return outcome
+
+    def _keep_out(self) -> None:
+        """A policy is wanted and none is in force: nothing may pass that it might deny. Devices stand."""
+        for name in list(self.pods.attachments):
+            self.pods.lost(name)
+        self.host.lost()
 
     def audit(self) -> Outcome:
         """Look at everything on the kernel's side, then repair."""

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from engine import views
-from engine.apply.plane import policy_image
+from engine.apply.policy import policy_image
 from engine.desired.policy.model import PORT_PROTOCOLS, PROTOCOL_NAMES, Connection, Snapshot
 from engine.enforcement import Enforcement
 from engine.errors import ConfigError

@@ -326,6 +326,13 @@ class KernelRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Unenforceable:
+    """There is a policy, but no program of it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """Everything that should be, computed purely from the facts."""
 
@@ -338,4 +345,4 @@ class Desired:
     kernel_routes: frozenset[KernelRoute] = frozenset()
     gateway4: IPv4Address | None = None
     gateway6: IPv6Address | None = None
-    policy: object | None = None  # an engine.desired.policy.enforced.Enforced; another object is another policy
+    policy: object | None = None  # Enforced (of engine.desired.policy.enforced) or Unenforceable

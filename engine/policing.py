@@ -3,7 +3,7 @@
 Owns: the watch on policy files, the timers, and the flow log.
 Never: decides what is enforced (`enforcement` does), answers questions (`inquiry` does) or writes to the plane.
 Invariant: everything happens in the loop's thread; a mistake in a document or in our own compiler leaves
-the last program in force and is said. Where nobody ever wrote a policy, nothing that reads or compiles one is
+the last program in force and is said; what that program does not know is kept out meanwhile. Where nobody ever wrote a policy, nothing that reads or compiles one is
 loaded before somebody asks: that is a good part of what a start takes.
 """
 
@@ -18,7 +18,7 @@ from engine import views
 from engine.config import Config
 from engine.errors import TowpathError
 from engine.loop import READ, Loop, Timer
-from engine.model import Address, Facts, Pod
+from engine.model import Address, Facts, Pod, Unenforceable
 from engine.observe.flowlog import FlowLog
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class Policing:
         self._log: FlowLog | None = None
         self._running = False
         self._log_error = ""
-        self._error = ""
         self._pods: dict[int, Pod] = {}  # those of the facts in force, by the identity of the value
 
     # -- life ----------------------------------------------------------------
@@ -156,21 +155,16 @@ class Policing:
             self._changed()
 
     # -- what is enforced --------------------------------------------------------
-    def enforced(self, facts: Facts, own: Iterable[Address]) -> Enforced | None:
-        """What is to be put in force. A fault of ours leaves in force what is."""
+    def enforced(self, facts: Facts, own: Iterable[Address]) -> Enforced | Unenforceable | None:
+        """What is to be put in force, None where everything passes."""
         self._facts = facts, tuple(own)
         if self._loaded is None:
             return None
-        before = self._loaded.current
         try:
             found = self._loaded.enforced(*self._facts)
         except Exception as error:
-            if before is None:
-                raise
             log.exception("policy could not be compiled")
-            self._error = f"policy: internal error, the last program stays in force: {error!r} (please report this)"
-            return before
-        self._error = ""
+            return Unenforceable(f"it could not be compiled, which is an internal error: {error!r}")
         self._loaded.rest_on(self._plane.rule_counters if self._loaded.counting.again else None)
         return found
 
@@ -185,7 +179,7 @@ class Policing:
 
     def problems(self) -> list[views.Problem]:
         complaints = [] if self._loaded is None else self._loaded.complaints()
-        told = [*complaints, *filter(None, (self._error, self._log_error))]
+        told = [*complaints, *filter(None, (self._log_error,))]
         return [views.Problem(text) for text in told]
 
     # -- what clients apply ------------------------------------------------------

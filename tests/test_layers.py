@@ -72,7 +72,7 @@ GATHERING = {"fastpath.encap.registry"}
 READ_SIDEWAYS = {("stage", "fastpath.port.port")}
 
 # Where the control plane may touch the data plane.
-BRIDGES = ("engine.apply.plane", "engine.observe", "engine.lab")
+BRIDGES = ("engine.apply.plane", "engine.apply.policy", "engine.observe", "engine.lab")
 
 CIMPORT = re.compile(
     r"^[ \t]*from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\([^)]*\)|[^\n#]*)|^[ \t]*c?import[ \t]+([^\n#(]*)", re.MULTILINE

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tests.cy.probe_flow import FlowProbe
 
 from bench.policy.workload import hardened, production
-from engine.apply.plane import policy_image
+from engine.apply.policy import policy_image
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced
 from engine.desired.policy.model import Snapshot

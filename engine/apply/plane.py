@@ -25,12 +25,10 @@ from engine.model import Address, Bandwidth, Prefix, TunnelPort, Via
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from engine.desired.policy.enforced import Enforced
     from fastpath.plane import Plane as Plane  # noqa: PLC0414 - for those above us, who may not name fastpath
     from fastpath.port.port import Port as Port  # noqa: PLC0414 - the same
     from fastpath.port.raw import RawPort
     from fastpath.port.udp import UdpPort
-    from fastpath.table.policy import PolicyImage
     from fastpath.values import Adjacency, FlowSettings, Tunnel
     from fastpath.values import Bandwidth as Pace
 
@@ -199,6 +197,7 @@ class Forwarding:
         )  # slots by what they lead through
         self.routes: dict[Prefix, tuple[Via, ...]] = {}
         self.shortcuts: Mapping[tuple[str, Address], Link] = {}  # by tunnel and remote address
+        self.unjudged: TowpathError | None = None  # why the policy that is wanted is not in force; None: it is
         self.tunnel_changes = 0  # how often a next hop through a tunnel came or went
         self._peer_numbers: dict[str, int] = {}
         self._last_peer_number = 0
@@ -370,41 +369,6 @@ class Forwarding:
             del self._peer_numbers[name]
 
 
-# -- policy --------------------------------------------------------------------
-def policy_image(enforced: Enforced, *, few: int = 48) -> PolicyImage:
-    """The data plane's form of a program. Endpoints that are judged elsewhere are known, but have no group."""
-    import numpy as np
-
-    from fastpath.table.policy import PolicyImage
-    from fastpath.values import NO_GROUP
-
-    program, entries = enforced.program, {}
-    for version, table in program.tables.items():
-        groups = table.entry_group
-        if enforced.judged is not None:
-            here = np.isin(table.entry_owner, np.fromiter(enforced.judged, np.uint32, len(enforced.judged)))
-            groups = np.where(here, groups, np.uint32(NO_GROUP))
-        entries[version] = (table.entry_key, table.entry_class, groups, table.entry_owner)
-    return PolicyImage(
-        rows=program.rows,
-        block_start=program.block_start,
-        block_end=program.block_end,
-        block_tier=program.block_tier,
-        group_offset=program.group_offset,
-        group_blocks=program.group_blocks,
-        group_node=program.group_node,
-        class_offset=program.class_offset,
-        class_sets=program.class_sets,
-        entries=entries,
-        ranges={version: (table.range_start, table.range_class) for version, table in program.tables.items()},
-        l4_slot=program.l4.slot,
-        l4_table=program.l4.table,
-        source_l4=program.source_l4,
-        counters=enforced.counters,
-        few=few,
-    )
-
-
 def _pace(bandwidth: Bandwidth) -> Pace:
     from fastpath.values import Bandwidth as Pace
 
@@ -498,13 +462,6 @@ def peers_driver(forwarding: Forwarding) -> ValueDriver:
         forwarding.set_peers(peers or {})
 
     return ValueDriver(Kind.PEERS, "peers", put)
-
-
-def policy_driver(forwarding: Forwarding) -> ValueDriver:
-    def put(enforced: Enforced | None) -> None:
-        forwarding.plane.set_policy(None if enforced is None else policy_image(enforced))
-
-    return ValueDriver(Kind.POLICY, "policy", put)
 
 
 @dataclass(slots=True)

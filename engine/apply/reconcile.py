@@ -75,6 +75,9 @@ class Outcome:
     failed: list[Failure] = field(default_factory=list)
     postponed: int = 0  # still in a pause
 
+    def __add__(self, later: Outcome) -> Outcome:
+        return Outcome([*self.done, *later.done], [*self.failed, *later.failed], max(self.postponed, later.postponed))
+
 
 class Reconciler:
     def __init__(self, drivers: Iterable[Driver], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,7 +122,7 @@ class Reconciler:
         if removed and outcome.failed:  # what was in the way may be gone now
             self.end_pauses()
             second = self._pass()
-            return Outcome([*outcome.done, *second.done], second.failed, second.postponed)
+            return Outcome(outcome.done) + second
         return outcome
 
     def failure_of(self, kind: Kind, key: Hashable) -> TowpathError | None:

@@ -147,7 +147,7 @@ class PodDriver:
         Packets can flow then; whether each device is as it should be is a later pass's to
         see, and so is everything that goes wrong here.
         """
-        for device in devices:
+        for device in devices if self._forwarding.unjudged is None else ():
             pod, seen = device.pod, identity(device.pod.namespace)
             if seen is None or pod.name in self.attachments or not self._is_known(pod, seen):
                 continue
@@ -188,6 +188,7 @@ class PodDriver:
         wanted = cast(PodDevice, value)
         pod = wanted.pod
         self._drop_if_elsewhere(wanted)
+        self._refuse_whom_no_policy_knows(pod)
         attachment = self.attachments.get(pod.name)
         if attachment is not None:
             settings = settings_of(wanted)
@@ -356,6 +357,14 @@ class PodDriver:
         entry = self._record.entries.get(name)
         if entry and (entry.namespace, entry.interface) != (wanted.pod.namespace, wanted.pod.interface):
             self.remove(name)
+
+    def _refuse_whom_no_policy_knows(self, pod: Pod) -> None:
+        """While the policy that is wanted is not in force, only those stay in whom the last one judges."""
+        attachment, unjudged = self.attachments.get(pod.name), self._forwarding.unjudged
+        known = () if attachment is None else attachment.device.pod.addresses
+        if unjudged is not None and not set(pod.addresses) <= set(known):
+            what = f"is kept out, for policy {unjudged.what}"
+            raise KernelError(what, where=f"pod {pod.name}", remedy=unjudged.remedy)
 
     def _close(self, name: str) -> None:
         attachment = self.attachments.pop(name)

@@ -50,6 +50,9 @@ class HostDriver:
         if self._device is not None and self._device.name != wanted.name:
             self.remove(key)
         if self._port is None:
+            if self._forwarding.unjudged is not None:
+                what = f"is kept out, for policy {self._forwarding.unjudged.what}"
+                raise KernelError(what, where=_where(wanted), remedy=self._forwarding.unjudged.remedy)
             self._open(wanted)
         else:
             with netlink() as ip:

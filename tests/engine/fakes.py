@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from types import SimpleNamespace
 
+import numpy as np
+
 from engine.apply.plane import Openers
 from fastpath.values import Deliver, Encapsulate, Reject, Spread
 
@@ -41,6 +43,8 @@ class FakePlane:
         self.table = {}
         self.peers = {}
         self.gateway = (None, None)
+        self.policy = None
+        self.refuses_policy = None  # the error that `set_policy` fails with
         self.running = False
         self.events = []
         self.log = []
@@ -139,6 +143,18 @@ class FakePlane:
         return 0
 
     import_detours = import_flows
+
+    def set_policy(self, image):
+        if self.refuses_policy is not None:
+            raise self.refuses_policy
+        self.policy = image
+        self.log.append("policy" if image is not None else "no policy")
+
+    def forget_flows(self, address):
+        return 0
+
+    def rule_counters(self):
+        return (np.zeros(0, np.uint64),) * 3
 
     def set_gateway(self, ipv4, ipv6):
         self.gateway = (ipv4, ipv6)

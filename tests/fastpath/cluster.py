@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from ipaddress import ip_network
 
-from engine.apply.plane import policy_image
+from engine.apply.policy import policy_image
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced
 from engine.desired.policy.model import Snapshot

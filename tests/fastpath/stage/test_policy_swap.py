@@ -10,7 +10,7 @@ import pytest
 
 from bench.policy.plane import BATCH, stream, turn, with_pod
 from bench.policy.workload import production
-from engine.apply.plane import policy_image
+from engine.apply.policy import policy_image
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced
 from engine.desired.policy.model import Action, CalicoPolicy, CalicoRule

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from engine.apply.plane import policy_image
+from engine.apply.policy import policy_image
 from engine.desired.policy import golden
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced, judged_here
