@@ -77,12 +77,13 @@ class Recomputation:
             self._shared, self._of = computation.shared(), (without_pods, underlay)
             self._parts, self._last = {}, None
         known, mtu = self._parts, self._shared.mtu
-        self._parts = {id(pod): known.get(id(pod)) or _parts_of(pod, mtu) for pod in facts.pods}
-        new = [part for key, part in self._parts.items() if key not in known]
-        gone = [part for key, part in known.items() if key not in self._parts]
+        parts = {id(pod): known.get(id(pod)) or _parts_of(pod, mtu) for pod in facts.pods}
+        new = [part for key, part in parts.items() if key not in known]
+        gone = [part for key, part in known.items() if key not in parts]
         changed = None if self._last is None else self._shared.changed(self._last, new, gone)
-        self._last = self._shared.with_pods(list(self._parts.values())) if changed is None else changed
-        return self._last
+        last = self._shared.with_pods(list(parts.values())) if changed is None else changed
+        self._parts, self._last = parts, last  # not before all went well: the next time begins with the difference
+        return last
 
 
 @dataclass(frozen=True, slots=True)

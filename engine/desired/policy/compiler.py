@@ -4,7 +4,7 @@ Owns: the order of blocks, what is cached between compilations, and the list
 of policies that are not enforced as written.
 Never: edits an array of a program it has handed out.
 Invariant: `update(snapshot)` and `Compiler().compile(snapshot)` give programs
-that decide alike, whatever path was taken.
+that decide alike, whatever path was taken, and whatever went wrong on the way before.
 
 What is reused: the rows of a policy as long as policy, port names and Services
 it asked for stay the same. When nothing but few endpoints changed, only their sets, classes and groups
@@ -14,6 +14,8 @@ are computed anew: labels by `relabel`, those that came and went by `arrival`.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,11 +89,21 @@ class Compiler:
         """Like `compile`, by the shortest way from what was compiled last."""
         before = self.assembly
         change = None if before is None else _difference(before.population.snapshot, snapshot)
-        if change is None or not self._move(change):
-            return self.compile(snapshot)
-        for endpoint in change.relabelled:
-            self.relabel(endpoint)
-        return self._current().program
+        with self._whole_or_forgotten():
+            if change is None or not self._move(change):
+                return self.compile(snapshot)
+            for endpoint in change.relabelled:
+                self.relabel(endpoint)
+            return self._current().program
+
+    @contextmanager
+    def _whole_or_forgotten(self) -> Iterator[None]:
+        """An assembly that was moved by half is no ground for the next program."""
+        try:
+            yield
+        except BaseException:
+            self.assembly = None
+            raise
 
     def _move(self, change: _Difference) -> bool:
         """Let endpoints go and come. False, with some of it done, when the whole must be compiled."""
@@ -116,10 +128,11 @@ class Compiler:
     def relabel(self, endpoint: Endpoint) -> Program:
         """One endpoint's labels changed and nothing else did."""
         self.generation += 1
-        self.assembly = relabel(self._current(), endpoint, self.generation)
-        if self._is_worn(self.assembly):
-            return self.compile(self.assembly.population.snapshot)
-        return self.assembly.program
+        with self._whole_or_forgotten():
+            self.assembly = relabel(self._current(), endpoint, self.generation)
+            if self._is_worn(self.assembly):
+                return self.compile(self.assembly.population.snapshot)
+            return self.assembly.program
 
     def _current(self) -> Assembly:
         if self.assembly is None:

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.apply.delta import objects, plan
 from engine.config.profile import PROFILES
-from engine.desired import Recomputation, desired_state
+from engine.desired import Recomputation, compute, desired_state
 from engine.desired.addressing import OVERHEAD
 from engine.desired.overlay import vtep_mac
 from engine.desired.rib import MAX_NEXT_HOPS, Offer, Preference, best
@@ -30,6 +31,7 @@ from engine.model import (
     Underlay,
     Via,
 )
+from tests.engine.faults import FaultError, fault_at
 
 # A busy machine is no mistake of ours.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -566,6 +568,23 @@ def test_a_pod_more_shares_everything_else():
     assert list(after.routes.beside(again.routes)) == added
     assert recompute(facts(), SEEN) is again
     assert list(again.routes.beside(before.routes)) == list(again.routes.top.items()), "not made from that one"
+
+
+def test_a_fault_on_the_way_does_not_show_in_what_is_computed_next():
+    more = facts(pods=(Pod("db", "/run/netns/db", (ip_address("10.244.1.3"),)),))
+    for wanted in (more, facts()):
+        expected = desired_state(wanted, SEEN)
+        for call in count():
+            recompute = Recomputation()
+            recompute(facts(), SEEN)
+            try:
+                with fault_at(call, (compute,)):
+                    recompute(more, SEEN)
+            except FaultError:
+                assert recompute(wanted, SEEN) == expected, call
+            else:
+                break
+        assert call > 3
 
 
 COMING_AND_GOING = [

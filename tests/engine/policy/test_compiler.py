@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from itertools import count
 
 import numpy as np
 import pytest
 
+from engine.desired.policy import arrival, extension, membership
 from engine.desired.policy import classes as classes_module
 from engine.desired.policy import compiler as compiler_module
-from engine.desired.policy import membership
+from engine.desired.policy import relabel as relabel_module
 from engine.desired.policy.classes import L4Classes, LaneError, Spans, block_spans, distinct, expand, group
 from engine.desired.policy.compiler import Compiler
+from engine.desired.policy.matrix import reachability
 from engine.desired.policy.model import (
     Action,
     Block,
@@ -28,6 +31,7 @@ from engine.desired.policy.model import (
 )
 from engine.desired.policy.selector import EVERYTHING, equals
 from engine.desired.policy.sets import ANY, NOTHING, Base, Derived, Listed, SetTable
+from tests.engine.faults import FaultError, fault_at
 from tests.engine.policy.generator import Generator
 
 
@@ -312,6 +316,34 @@ def test_empty_snapshot():
 def test_relabel_needs_a_compilation():
     with pytest.raises(ValueError, match="nothing was compiled"):
         Compiler().relabel(Endpoint("p", "x"))
+
+
+def decisions(program, addresses):
+    both = reachability(program, addresses, 6 << 16 | 80, 49_152)
+    return [side.tolist() for side in both]
+
+
+def test_a_fault_on_the_way_does_not_show_in_what_is_compiled_next():
+    """One endpoint is relabelled, one goes, one comes; the fault is tried at every call."""
+    rules = policy(subject=equals("app", "a0"), peers=(PodPeer(equals("app", "a1")),)), policy("q", equals("app", "a1"), ())
+    before = snapshot(*rules)
+    changed = relabel(before, "x/p0", app="a1", more="yes").endpoints
+    new = Endpoint("new", "x", {"app": "a0"}, (ip_address("10.0.9.1"),))
+    after = replace(before, endpoints={k: e for k, e in {**changed, new.key: new}.items() if k != "x/p1"})
+    addresses = [address for e in {**before.endpoints, **after.endpoints}.values() for address in e.addresses]
+    for wanted in (after, before):
+        expected = decisions(Compiler().compile(wanted), addresses)
+        for call in count():
+            compiler = Compiler()
+            compiler.compile(before)
+            try:
+                with fault_at(call, (compiler_module, arrival, relabel_module, extension)):
+                    compiler.update(after)
+            except FaultError:
+                assert decisions(compiler.update(wanted), addresses) == expected, call
+            else:
+                break
+        assert call > 20, "the short way was tried"
 
 
 def test_derive():
