@@ -17,6 +17,7 @@ from engine.config.leaf import quote
 from engine.config.profile import CALICO_NODEPORT_VNI, PROFILES
 from engine.config.report import Report, key_text, nearest
 from engine.config.schema import Config, PeerSection
+from engine.config.service_ranges import service_ranges
 from engine.model import SPECIAL_NEXT_HOPS, Address, Prefix
 
 MAX_POD_ADDRESSES = 16
@@ -36,7 +37,7 @@ _LOOPBACKS: tuple[Prefix, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/1
 def all_rules(config: Config, report: Report) -> tuple[Callable[[], None], ...]:
     rules = (
         *(node, network, families, peers, peer_encapsulations, peer_underlays, prefixes, underlays_outside),
-        *(pods, pod_addresses, pod_ports, routes, next_hops, bare, workers, ipam, paths),
+        *(pods, pod_addresses, pod_ports, routes, next_hops, bare, workers, ipam, service_ranges, paths),
     )
     return tuple(partial(rule, config, report) for rule in rules)
 

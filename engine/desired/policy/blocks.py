@@ -79,7 +79,8 @@ def lay_out(snapshot: Snapshot, lowered: Mapping[tuple[int, Direction], Rows], s
         rows = lower_failsafes(failsafes, direction, sets)
         layout.failsafes[direction] = layout.add(rows, 0, Source("failsafe", direction=direction))
     if snapshot.stance.services:
-        rows = lower_services(snapshot.stance.services, sets)
+        hosts = [address for end in snapshot.endpoints.values() if end.is_host for address in end.addresses]
+        rows = lower_services(snapshot.stance.services, hosts, sets)
         layout.services = layout.add(rows, 0, Source("service", direction="egress"))
     by_tier: dict[str, list[Policy]] = {}
     for policy in snapshot.policies:

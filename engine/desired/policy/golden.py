@@ -84,9 +84,16 @@ def judge_direction(snapshot: Snapshot, connection: Connection, direction: Direc
             return Decision(True, direction, "failsafe")
     elif direction == "ingress" and _is_own_node(snapshot, endpoint, remote):
         return Decision(True, direction, "own-node")
-    elif direction == "egress" and any(remote in net for net in snapshot.stance.services):
+    elif direction == "egress" and _is_service(snapshot, remote):
         return Decision(True, direction, "service")
     return _walk_tiers(snapshot, connection, direction, endpoint)
+
+
+def _is_service(snapshot: Snapshot, remote: Address) -> bool:
+    """Whether the host changes the address. A pod or node that has it is meant itself."""
+    if endpoint_at(snapshot, remote) or any(remote in node.addresses for node in snapshot.nodes.values()):
+        return False
+    return any(remote in net for net in snapshot.stance.services)
 
 
 def _walk_tiers(snapshot: Snapshot, connection: Connection, direction: Direction, endpoint: Endpoint) -> Decision:

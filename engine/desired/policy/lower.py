@@ -31,6 +31,7 @@ from engine.desired.policy.model import (
     Entity,
     IcmpMatch,
     KubernetesPolicy,
+    NodePeer,
     PeerRule,
     PodPeer,
     Policy,
@@ -40,9 +41,9 @@ from engine.desired.policy.model import (
     UnknownPeer,
 )
 from engine.desired.policy.order import ACCOUNT_LABEL, ACCOUNT_PREFIX, NAMESPACE_LABEL, namespace_scope
-from engine.desired.policy.selector import In, Selector, equals, every, prefixed
+from engine.desired.policy.selector import EVERYTHING, In, Selector, equals, every, prefixed
 from engine.desired.policy.sets import ANY, OWN_NODE, Known, Listed, Literal, Named, Part, PodsIn, SetTable
-from engine.model import Failsafe, Prefix
+from engine.model import Address, Failsafe, Prefix
 
 SOURCE, DESTINATION, LOW, HIGH, SOURCE_LOW, SOURCE_HIGH, FAMILY, ACTION, RULE = range(9)
 COLUMNS: Final = 9
@@ -127,9 +128,14 @@ def lower_failsafes(failsafes: Iterable[Failsafe], direction: Direction, sets: S
     return as_rows(rows)
 
 
-def lower_services(ranges: Iterable[Prefix], sets: SetTable) -> Rows:
-    """What a pod sends to the address of a service is judged by the address that its host puts in its place."""
-    destination = sets.reference([(tuple(map(span_of, ranges)), False)])
+def lower_services(ranges: Iterable[Prefix], hosts: Iterable[Address], sets: SetTable) -> Rows:
+    """What a pod sends to the address of a service is judged by the address that its host puts in its place.
+
+    No host puts anything in the place of a pod's or node's address, so these are none of a service. `hosts`:
+    the addresses of host endpoints.
+    """
+    ends = (PodsIn(EVERYTHING, EVERYTHING), NodePeer(), Listed(tuple(hosts)))
+    destination = sets.reference([(tuple(map(span_of, ranges)), False), (ends, True)])
     return as_rows([_row(destination=destination, action=Action.ALLOW)])
 
 

@@ -731,6 +731,47 @@ MISTAKES = {
         'addresses = ["10.244.1.3"]\nbandwidth = { ingress = "0" }',
         't.toml:28: pods[1].bandwidth.ingress: "0" is not a rate from 1k to 1000G (leave it out for no limit)',
     ),
+    # -- Services ----------------------------------------------------------------
+    "Services among our pods": (
+        "[[routes]]",
+        '[policy]\nservices = ["10.96.0.0/12", "10.244.1.128/25"]\n[[routes]]',
+        (
+            't.toml:30: policy.services[1]: "10.244.1.128/25" overlaps node.prefixes[0], 10.244.1.0/24, so that egress to it'
+            " would not be judged (name the addresses of Services alone)"
+        ),
+    ),
+    "Services around a peer's pods": (
+        "[[routes]]",
+        '[policy]\nservices = ["fd00:2::/31"]\n[[routes]]',
+        (
+            't.toml:30: policy.services[0]: "fd00:2::/31" overlaps peers[1].prefixes[1], fd00:3::/64, so that egress to it'
+            " would not be judged (name the addresses of Services alone)"
+        ),
+    ),
+    "Services around a node": (
+        "[[routes]]",
+        '[policy]\nservices = ["192.0.2.3/32"]\n[[routes]]',
+        (
+            't.toml:30: policy.services[0]: "192.0.2.3/32" overlaps peers[1].underlay[0], 192.0.2.3/32, so that egress to it'
+            " would not be judged (name the addresses of Services alone)"
+        ),
+    ),
+    "Services that a peer is sent": (
+        "[[routes]]",
+        '[policy]\nservices = ["198.18.1.0/24"]\n[[routes]]',
+        (
+            't.toml:30: policy.services[0]: "198.18.1.0/24" leads to a peer by routes[0].prefix, 198.18.0.0/15, and would'
+            ' not be judged (add a route of 198.18.1.0/24 via "host", or leave the addresses out)'
+        ),
+    ),
+    "Services of which a peer is sent a part": (
+        "[[routes]]",
+        '[policy]\nservices = ["198.16.0.0/12"]\n[[routes]]\nprefix = "198.16.0.0/12"\nvia = ["host"]\n[[routes]]',
+        (
+            't.toml:30: policy.services[0]: "198.16.0.0/12" leads to a peer by routes[1].prefix, 198.18.0.0/15, and would'
+            ' not be judged (add a route of 198.16.0.0/12 via "host", or leave the addresses out)'
+        ),
+    ),
     # -- routes ------------------------------------------------------------------
     "route twice": (
         "[[routes]]",
@@ -837,6 +878,12 @@ def test_all_mistakes_at_once_in_the_order_of_lines():
     assert [mistake.key for mistake in caught.value.mistakes] == ["node.name", "peers[0].prefixes[0]", "routes[0].vai"]
     assert [mistake.line for mistake in caught.value.mistakes] == [2, 12, 31]
     assert str(caught.value).count("\n") == 2
+
+
+def test_services_beside_everybody_else():
+    services = '[policy]\nservices = ["10.96.0.0/12", "198.18.1.0/24", "fd00:10::/108"]\n'
+    to_host = '[[routes]]\nprefix = "198.18.1.0/24"\nvia = ["host"]\n[[routes]]'
+    assert len(parse(BASE.replace("[[routes]]", services + to_host)).policy.services) == 3
 
 
 def test_no_node_at_all():

@@ -116,7 +116,8 @@ class Generator:
 
     def stance(self) -> Stance:
         failsafe = (Failsafe(TCP, 80, self.random.choice((None, *map(ip_network, NETS[:3])))),)
-        services = tuple(map(ip_network, ("203.0.113.0/24", "2001:db8::/124"))) if self.chance(0.3) else ()
+        ranges = ("203.0.113.0/24", "2001:db8::/124", "10.0.0.0/24", "192.0.2.0/24")  # the last two have pods and nodes
+        services = tuple(map(ip_network, self.random.sample(ranges, 3))) if self.chance(0.3) else ()
         return Stance(Action.DENY if self.chance(0.1) else Action.ALLOW, failsafe, failsafe, services)
 
     def labels(self) -> dict[str, str]:
