@@ -117,6 +117,8 @@ class Datapath:
 
     def apply_without_waiting(self, desired: Desired) -> tuple[Outcome, Departure]:
         """As `apply`, but for the devices of pods that go: whoever asks sees to these, and says so (`pods.forget`)."""
+        if desired.policy is not None:
+            self.pods.clear_the_way(desired.pods)
         outcome = self._followed(partial(self.reconciler.apply, desired))
         self.shortcuts.settle(desired.tunnels)
         return outcome, self.pods.leaving()

@@ -119,7 +119,7 @@ class PodDriver:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
         for name, attachment in self.attachments.items():
             found[name] = attachment.device if attachment.compared else Inherited(attachment.device)
-        return found
+        return found | dict.fromkeys(self._leaving)
 
     def adopt(self, wanted: PodDevice, inheritance: Inheritance) -> None:
         """Go on with the queue that a predecessor left for this pod, if it is of the device that is wanted now."""
@@ -210,12 +210,26 @@ class PodDriver:
         for key, value in wanted.items():
             if value is not None:
                 attempt(key, partial(self.set, key, value))
-            elif (attachment := self.attachments.pop(cast(str, key), None)) is not None:
-                self._forwarding.detach(("pod", cast(str, key)))
-                self._leaving[cast(str, key)] = attachment.port
-            else:
+            elif key in self.attachments:
+                self._take_out(key)
+            elif key not in self._leaving:
                 attempt(key, partial(self.remove, key))
         return refused
+
+    def clear_the_way(self, devices: Iterable[PodDevice]) -> None:
+        """Take out of the plane whom another policy will not know: pods that are not wanted any more, and
+        those that lose an address. The latter come again with the next pass."""
+        wanted = {device.pod.name: device.pod.addresses for device in devices}
+        for name, attachment in list(self.attachments.items()):
+            addresses = wanted.get(name)
+            if addresses is None:
+                self._take_out(name)
+            elif not set(attachment.device.pod.addresses) <= set(addresses):
+                self._close(name)
+
+    def _take_out(self, name: str) -> None:
+        self._forwarding.detach(("pod", name))
+        self._leaving[name] = self.attachments.pop(name).port
 
     def leaving(self) -> Departure:
         """The devices of the pods that were taken out of the plane since the last time, to be deleted."""

@@ -166,6 +166,24 @@ def test_whoever_is_in_goes_when_the_first_policy_is_refused(start, names):
     run_inside(path_of(names[2]), work, where="test")
 
 
+@pytest.mark.root
+@pytest.mark.needs("ip")
+def test_whoever_goes_is_out_before_the_policy_that_does_not_know_it(start, names):
+    datapath = start()
+    extra = ip_address("10.1.0.9")
+    leaving, shrinking, staying = pod(names[0], "a"), pod(names[1], "b", extra), pod(names[2], "c")
+    assert datapath.apply(Desired(pods=frozenset({leaving, shrinking, staying}), policy=enforced())).failed == []
+    index = device(names[1])["ifindex"]
+    datapath.plane.log.clear()
+    outcome = datapath.apply(Desired(pods=frozenset({pod(names[1], "b"), staying}), policy=enforced()))
+    assert [str(operation) for operation in outcome.done] == ["set policy policy", "set pod b", "remove pod a"]
+    assert [entry for entry in datapath.plane.log if entry.split()[0] in ("attach", "detach", "policy")] == [
+        "detach eth0", "detach eth0", "policy", "attach eth0",
+    ]  # fmt: skip
+    assert device(names[0]) is None
+    assert device(names[1])["ifindex"] == index
+
+
 # -- a fault of the compiler in a node -----------------------------------------
 TEXT = """
 [node]
