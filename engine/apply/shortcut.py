@@ -252,7 +252,7 @@ class Shortcuts:
         """Whether the path carries, or once carried, less than its device: ask the kernel, which knows of IPsec too."""
         egress = self._egress.get(way.device)
         if (target, way) not in self._narrow:
-            if egress is not None and path_mtu(target.remote, target.tunnel.port) == egress.mtu:
+            if egress is not None and path_mtu(target.tunnel.local, target.remote, target.tunnel.port) == egress.mtu:
                 return False
             self._narrow.add((target, way))
         return True

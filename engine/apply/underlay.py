@@ -7,12 +7,14 @@ Never: chooses between addresses; it only puts those of the asked device first.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.apply.device_message import Link
 from engine.apply.links import ALIAS_PREFIX, addresses, links, netlink
 from engine.apply.route_socket import RouteSocket
+from engine.desired.addressing import local_addresses
+from engine.desired.overlay import outer_pair
 from engine.errors import ConfigError
 from engine.model import Address, Facts, Interface, Underlay
 
@@ -30,16 +32,18 @@ def look(facts: Facts, interface: str | None) -> Underlay:
         wanted = None if facts.node.underlay else _devices(ip, devices, interface)
         found = tuple(_addresses(ip, devices, wanted))
     mtus = [devices[index].mtu for index in wanted or () if index in devices]
-    remotes = {address for peer in facts.peers for address in peer.underlay}
-    return Underlay(found, _path_mtus(remotes), min(mtus, default=DEFAULT_MTU))
+    paths = _paths(facts, local_addresses(facts.node, Underlay(found)))
+    return Underlay(found, _path_mtus(paths), min(mtus, default=DEFAULT_MTU))
 
 
-def path_mtu(remote: Address, port: int = 9) -> int | None:
-    """Bytes of the largest IP packet to `remote`, learned path MTU and IPsec included; None when there is no route."""
+def path_mtu(local: Address, remote: Address, port: int = 9) -> int | None:
+    """Bytes of the largest IP packet between the two, learned path MTU and IPsec included; None when there is no
+    route. A host may route by source, so another local address may have another path."""
     family = socket.AF_INET if remote.version == 4 else socket.AF_INET6
     level, option = (socket.IPPROTO_IP, _IP_MTU) if remote.version == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.bind((str(local), 0))
             probe.connect((str(remote), port))
             return probe.getsockopt(level, option)
     except OSError:
@@ -55,8 +59,14 @@ def forwards(version: int) -> bool:
         return False
 
 
-def _path_mtus(remotes: Iterable[Address]) -> dict[Address, int]:
-    found = {remote: path_mtu(remote) for remote in remotes}
+def _paths(facts: Facts, local: tuple[Interface, ...]) -> dict[Address, Address]:
+    """The address of ours from which each address of a peer is reached."""
+    pairs = (outer_pair(local, peer, version) for peer in facts.peers for version in (4, 6))
+    return {remote: end.ip for end, remote in filter(None, pairs)}
+
+
+def _path_mtus(paths: Mapping[Address, Address]) -> dict[Address, int]:
+    found = {remote: path_mtu(local, remote) for remote, local in paths.items()}
     return {remote: min(mtu, 65535) for remote, mtu in found.items() if mtu is not None}
 
 

@@ -82,7 +82,7 @@ def world(monkeypatch):
     kernel = Kernel(plane.log)
     monkeypatch.setattr(shortcut, "RouteSocket", lambda: kernel)
     monkeypatch.setattr(shortcut, "look_at", lambda devices: {d: kernel.egress[d] for d in set(devices) if d in kernel.egress})
-    monkeypatch.setattr(shortcut, "path_mtu", lambda remote, port: kernel.mtus.get(remote, 1500))
+    monkeypatch.setattr(shortcut, "path_mtu", lambda local, remote, port: kernel.mtus.get((local, remote), 1500))
     monkeypatch.setattr(shortcut.Redirection, "open", kernel.redirect)
     forwarding = Forwarding(plane)
     forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
@@ -187,7 +187,7 @@ def test_a_peer_by_another_device_goes_by_that(world):
 def test_a_path_that_once_carried_less_is_left_alone_until_something_was_announced(world):
     shortcuts, forwarding, kernel = world
     shortcuts.settle([TUNNEL])
-    kernel.mtus[TO_B.remote] = 1400
+    kernel.mtus[TUNNEL.local, TO_B.remote] = 1400
     shortcuts.check()
     assert set(given(forwarding)) == {"c"}
     kernel.mtus.clear()  # the kernel forgets what it learned of a path

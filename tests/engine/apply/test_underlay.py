@@ -73,6 +73,17 @@ def test_deprecated_addresses_are_not_used(host):
     assert look(host, interface="two").addresses == (SECOND,)
 
 
+def test_a_path_is_that_from_our_end_of_the_tunnel(host):
+    """The host routes by source: from the second address the peer is behind the device with the smaller MTU."""
+    ip("route", "add", "default", "dev", "one", namespace=host)
+    ip("route", "add", "default", "dev", "two", "table", "7", namespace=host)
+    ip("rule", "add", "from", str(SECOND.ip), "table", "7", namespace=host)
+    far = ip_address("203.0.113.2")
+    peers = (Peer("far", (far,), (ip_network("10.3.0.0/24"),)),)
+    assert look(host, addresses=(FIRST,), peers=peers).path_mtu == {far: 1500}
+    assert look(host, addresses=(SECOND,), peers=peers).path_mtu == {far: 1400}
+
+
 def test_paths_to_peers(host):
     peers = tuple(
         Peer(name, (ip_address(address),), (ip_network(prefix),))
