@@ -6,7 +6,6 @@ Never: remembers anything; the kernel is asked anew each time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from engine.apply.device_message import Link
 from engine.apply.features import read_features
 from engine.apply.links import links, netlink
 from engine.apply.neighbour_message import is_station
+from engine.errors import KernelError
 
 SEGMENTATION = "tx-udp_tnl-segmentation"
 _ETHERNET = 1  # ARPHRD_ETHER
@@ -45,6 +45,5 @@ def _egress(link: Link) -> Egress:
         return Egress(name, mtu, mac, objection=f"{name} is no Ethernet")
     try:
         return Egress(name, mtu, mac, segments=read_features(name).get(SEGMENTATION, False))
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        return Egress(name, mtu, mac, objection=f"{name} does not tell its offloads: {reason}")
+    except KernelError as error:
+        return Egress(name, mtu, mac, objection=f"{name} {error.what} ({error.remedy})")

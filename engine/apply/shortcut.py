@@ -77,24 +77,32 @@ class Shortcuts:
         if state != self._settled:
             if wanted != self._tunnels:
                 self._refused.clear()
-            self._tunnels, self._settled = wanted, state
-            self.refresh()
+            self._tunnels = wanted
+            if self.refresh():
+                self._settled = state
 
-    def refresh(self, *, announced: bool = True) -> None:
+    def refresh(self, *, announced: bool = True) -> bool:
         """Links, addresses or routes may be others: ask about everything. `announced`: some are, so that a path
-        that carried less may carry more; what the kernel learns of one by itself, and forgets, it does not announce."""
+        that carried less may carry more; what the kernel learns of one by itself, and forgets, it does not announce.
+        False when the kernel could not be asked: then there is no shortcut."""
         if self.open_tap is None or not (self._tunnels or self._redirections):
-            return
+            return True
+        asked = self._ask_about_everything(announced=announced)
+        self._publish()
+        return asked
+
+    def _ask_about_everything(self, *, announced: bool) -> bool:
         try:
             with closing(RouteSocket()) as ip:
                 self._ways = dict(self._find_ways(ip))
                 self._narrow.intersection_update(() if announced else self._ways.items())
                 self._neighbours = {each.way: each for each in _list_neighbours(ip)}
             self._egress = look_at(way.device for way in self._ways.values())
-        except OSError as error:
+        except (OSError, TowpathError) as error:
             log.warning("cannot look for shortcuts: %s", error)
             self._ways = {}
-        self._publish()
+            return False
+        return True
 
     def attend(self) -> None:
         """Take up what was announced of neighbours."""
@@ -113,19 +121,23 @@ class Shortcuts:
 
     def check(self) -> None:
         """What nobody announces, of the peers that were sent to: a path that carries less, an address nobody confirms."""
-        if not self.forwarding.shortcuts:
-            return
-        narrow = False
-        with closing(RouteSocket()) as ip:
-            for target in self._busy():
-                way = self._ways[target]
-                narrow |= self._is_narrow(target, way)
-                neighbour = self._neighbours.get(way)
-                if neighbour is not None and neighbour.is_stale:
-                    with contextlib.suppress(OSError):  # it is gone, which is announced
-                        ip.answers(neighbour_message.use(ip.next_sequence(), way))
+        busy = [(target, self._ways[target]) for target in self._busy() if target in self._ways]
+        narrow = [target for target, way in busy if self._is_narrow(target, way)]
+        stale = [way for _, way in busy if way in self._neighbours and self._neighbours[way].is_stale]
+        try:
+            self._use(stale)
+        except OSError as error:
+            log.warning("cannot ask for the Ethernet addresses of peers: %s", error)
         if narrow:
             self._publish()
+
+    def _use(self, ways: list[Way]) -> None:
+        if not ways:
+            return
+        with closing(RouteSocket()) as ip:
+            for way in ways:
+                with contextlib.suppress(OSError):  # it is gone, which is announced
+                    ip.answers(neighbour_message.use(ip.next_sequence(), way))
 
     def close(self) -> None:
         """After the workers ended, or the plane let go of all shortcuts."""
@@ -187,6 +199,8 @@ class Shortcuts:
 
     def _busy(self) -> list[Target]:
         """Those with a shortcut to whom something was sent since the last time."""
+        if not self.forwarding.shortcuts:
+            return []
         counters = self.forwarding.plane.counters().adjacencies
         found = []
         for slot in self.forwarding.slots.values():
@@ -194,7 +208,7 @@ class Shortcuts:
             if slot.members or via.remote is None or (via.target, via.remote) not in self.forwarding.shortcuts:
                 continue
             sent = counters.get(slot.number, (0, 0))[0]
-            if sent != self._sent.get(slot.number):
+            if sent != self._sent.get(slot.number) and via.target in self._tunnels:
                 self._sent[slot.number] = sent
                 found.append(Target(self._tunnels[via.target], via.remote))
         return found

@@ -207,6 +207,32 @@ def test_only_a_stale_neighbour_that_is_sent_to_is_asked_for(world):
     assert kernel.log.count("use") == 1
 
 
+def test_a_kernel_that_cannot_be_asked_is_asked_again(world, monkeypatch, caplog):
+    shortcuts, forwarding, kernel = world
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    asked = shortcut.RouteSocket
+    monkeypatch.setattr(shortcut, "RouteSocket", refuse)
+    shortcuts.settle([TUNNEL])
+    assert "too many open files" in caplog.text
+    assert given(forwarding) == {}
+    monkeypatch.setattr(shortcut, "RouteSocket", asked)
+    looked = shortcut.look_at
+    monkeypatch.setattr(shortcut, "look_at", refuse)
+    shortcuts.settle([TUNNEL])
+    assert given(forwarding) == {}
+    monkeypatch.setattr(shortcut, "look_at", looked)
+    kernel.neighbours = [told(TO_B.remote, NEAR, state=0x04), told(GATEWAY, NEXT)]
+    shortcuts.settle([TUNNEL])
+    assert set(given(forwarding)) == {"b", "c"}
+    monkeypatch.setattr(shortcut, "RouteSocket", refuse)
+    kernel.mtus[TUNNEL.local, TO_C.remote] = 1400
+    shortcuts.check()
+    assert set(given(forwarding)) == {"b"}, "what else nobody announces was looked at all the same"
+
+
 def test_announcements_are_followed(world, monkeypatch):
     shortcuts, forwarding, kernel = world
     shortcuts.settle([TUNNEL])
