@@ -200,16 +200,17 @@ class Shortcuts:
     def _busy(self) -> list[Target]:
         """Those with a shortcut to whom something was sent since the last time."""
         if not self.forwarding.shortcuts:
+            self._sent = {}
             return []
         counters = self.forwarding.plane.counters().adjacencies
+        before, self._sent = self._sent, {}
         found = []
         for slot in self.forwarding.slots.values():
             via = slot.vias[0]
             if slot.members or via.remote is None or (via.target, via.remote) not in self.forwarding.shortcuts:
                 continue
-            sent = counters.get(slot.number, (0, 0))[0]
-            if sent != self._sent.get(slot.number) and via.target in self._tunnels:
-                self._sent[slot.number] = sent
+            sent = self._sent[slot.number] = counters.get(slot.number, (0, 0))[0]
+            if sent != before.get(slot.number) and via.target in self._tunnels:
                 found.append(Target(self._tunnels[via.target], via.remote))
         return found
 

@@ -233,6 +233,22 @@ def test_a_kernel_that_cannot_be_asked_is_asked_again(world, monkeypatch, caplog
     assert set(given(forwarding)) == {"b"}, "what else nobody announces was looked at all the same"
 
 
+def test_nothing_is_remembered_of_peers_that_are_gone(world):
+    shortcuts, forwarding, _ = world
+    shortcuts.settle([TUNNEL])
+    shortcuts.check()
+    assert len(shortcuts._sent) == 2
+    forwarding.set_route(P2, (TO_B,))
+    shortcuts.settle([TUNNEL])
+    shortcuts.check()
+    assert list(shortcuts._sent) == [forwarding.slot_of((TO_B,)).number]
+    forwarding.remove_route(P1)
+    forwarding.remove_route(P2)
+    shortcuts.settle([TUNNEL])
+    shortcuts.check()
+    assert shortcuts._sent == {}
+
+
 def test_announcements_are_followed(world, monkeypatch):
     shortcuts, forwarding, kernel = world
     shortcuts.settle([TUNNEL])
