@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from engine.apply.bell import EVERYTHING, Heard
 from engine.apply.delta import Kind
-from engine.apply.host_rules import HostRulesDriver
+from engine.apply.host_rules import HostRulesDriver, stands
 from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
 from engine.apply.plane import (
@@ -104,10 +104,18 @@ class Datapath:
                 log.warning("cannot put %s on CPU %d: %s", worker.name, cpu, error.strerror)
 
     def prepare(self, desired: Desired) -> Outcome:
-        """Be able to `start`: what an earlier run left is taken up as it is, and what may wait does, for `apply`."""
+        """Be able to `start`: what an earlier run left is taken up as it is, and what may wait does, for `apply`.
+
+        The host's table may wait where one stands: without any, pods would speak to the outside by their own address.
+        """
         policy = self.reconciler.prepare(desired, (Kind.POLICY,))
         self.pods.take_up(sorted(desired.pods, key=lambda device: device.pod.name))
-        return policy + self.reconciler.prepare(desired, FORWARDING_KINDS)
+        standing = desired.rules if desired.rules is not None and stands(desired.rules.device) else None
+        kinds = FORWARDING_KINDS if standing is not None else (*FORWARDING_KINDS, Kind.HOST_RULES)
+        outcome = policy + self.reconciler.prepare(desired, kinds)
+        if standing is not None and not outcome.failed:
+            self.rules.adopt(standing)
+        return outcome
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""

@@ -14,13 +14,14 @@ import logging
 import os
 import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import cast
 
 from engine.apply.delta import Kind
-from engine.apply.route_message import messages
+from engine.apply.route_message import HEADER, REQUEST, messages
 from engine.apply.ruleset import removal, ruleset, table_name
 from engine.errors import KernelError
 from engine.model import HostRules
@@ -33,6 +34,10 @@ _DEADLINE = 20.0  # seconds; a table of ten thousand prefixes takes some tenths
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES
 _NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN: one a transaction
+_NEW_TABLE, _GET_TABLE = 10 << 8 | 0, 10 << 8 | 1
+_ABOUT_TABLE = struct.Struct("=BBHHH")  # NFPROTO_INET, version, resource; length and type (the name) of an attribute
+_INET, _TABLE_NAME = 1, 1
+_ANSWERED_WITHIN = 1.0  # seconds; the kernel answers at once or not at all
 _AT_ONCE = 1000
 _TRIES = 5
 _SEARCH = os.pathsep.join(("/usr/sbin", "/sbin"))
@@ -92,7 +97,7 @@ class HostRulesDriver:
                 return
 
     def adopt(self, wanted: HostRules) -> None:
-        """A predecessor has made the table; nobody has looked yet whether it is as it should be."""
+        """A predecessor, or a run before, has made the table; nobody has looked yet whether it is as it should be."""
         self._rules, self._doubtful = wanted, True
         self._spoken_for(True)
 
@@ -169,6 +174,20 @@ class RulesBell:
 def nft(text: str) -> None:
     """One transaction: all of it or nothing. KernelError with what nft says."""
     _run(["-f", "-"], text)
+
+
+def stands(device: str) -> bool:
+    """Whether the kernel has our table, whatever is in it. Asked without `nft`, which takes a start too long."""
+    name = table_name(device).encode() + b"\0"
+    about = _ABOUT_TABLE.pack(_INET, 0, 0, 4 + len(name), _TABLE_NAME) + name + bytes(-len(name) % 4)
+    question = HEADER.pack(HEADER.size + len(about), _GET_TABLE, REQUEST, 1, 0) + about
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
+            kernel.settimeout(_ANSWERED_WITHIN)
+            kernel.sendto(question, (0, 0))
+            return any(kind == _NEW_TABLE for kind, *_ in messages(kernel.recv(65536)))
+    except OSError:
+        return False  # it has no nftables
 
 
 def listing(device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 
 import pytest
 
@@ -237,6 +238,45 @@ def test_table_and_daemon():
             tcp_echo(here.a.host, OUTSIDE[4], seconds=1)
         assert node.daemon.stop() == 0
         assert "towpath" not in here.tables(node)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_shows_no_address_of_a_pod(here, end):
+    """A pod sends all the while; a connection that once left by its own address would go on so."""
+    daemon = here.node.daemon
+    with here.outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink, pouring(here.a.host, (OUTSIDE[4], 9)):
+        sink.bind((OUTSIDE[4], 9))
+        sink.settimeout(10)
+        sources = {sink.recvfrom(100)[1][0]}
+        daemon.stop() if end == "stop" else daemon.process.kill()
+        daemon.start()
+        sink.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sources.add(sink.recvfrom(100)[1][0])
+        sink.settimeout(10)
+        sources.add(sink.recvfrom(100)[1][0])
+    assert sources == {here.node.underlay[4]}
+
+
+@contextlib.contextmanager
+def pouring(host, address):
+    """A thread that sends a datagram every millisecond, or tries to."""
+    over = threading.Event()
+
+    def pour(sender):
+        while not over.wait(0.001):
+            with contextlib.suppress(OSError):  # nobody reads the pod's device just now
+                sender.sendto(b"x", address)
+
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        thread = threading.Thread(target=pour, args=(sender,))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.mark.slow
