@@ -24,7 +24,8 @@ def command(output: str) -> None:
     """Say what the kernel grants, and what it means.
 
     Looks at TUN devices and their offloads, UDP segmentation and merging, raw
-    sockets, namespaces, socket buffers and the processor. Nothing is changed.
+    sockets, namespaces, socket buffers, nftables and the processor. Nothing is
+    changed.
     Exits with 3 when something is missing that Towpath cannot run without.
     """
     from engine.observe.system import examine

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine import netns
+from engine.apply.host_rules import nft
+from engine.errors import KernelError
 
 TUN = "/dev/net/tun"
 OFFLOADS = ((0x1EF, 24), (0x6F, 10), (0x0F, 10))  # the ladder, with the header size of each rung
@@ -80,8 +82,8 @@ def examine() -> SystemReport:
 def _answer(sending: int, limits: dict[str, int | None]) -> None:
     """The child's life: enter a namespace, ask, write the findings, end."""
     try:
-        place = [_user_namespaces(), _namespace()]
-        found = [*place, *_tun(), _buffers(limits), *_datagrams(), _raw_sockets()]
+        users, place = _user_namespaces(), _namespace()
+        found = [users, place, *_tun(), _buffers(limits), *_datagrams(), _raw_sockets(), _nftables(place)]
         os.write(sending, json.dumps([asdict(finding) for finding in found]).encode())
     finally:
         os._exit(0)
@@ -339,6 +341,28 @@ def _raw_sockets() -> Finding:
         value="yes" if not refused else f"refused: {', '.join(refused)}",
         meaning="the encapsulation ipip can be used" if not refused else "the encapsulation ipip cannot be used",
         remedy="" if not refused else "run with CAP_NET_RAW",
+    )
+
+
+# -- the host's table --------------------------------------------------------
+def _nftables(place: Finding) -> Finding:
+    """A table with masquerade is made where it ends with this process; nothing is tried in the host's namespace."""
+    refused = None
+    if place.granted:
+        try:
+            nft("table inet towpath { chain out { type nat hook postrouting priority srcnat; masquerade; }; }\n")
+        except KernelError as error:
+            refused = error
+    granted = None if not place.granted else refused is None
+    return Finding(
+        "nftables",
+        "nft, and nftables in the kernel",
+        granted=granted,
+        value="not asked" if granted is None else "yes" if refused is None else refused.what,
+        meaning="pods reach the outside by the host's address, Services, and are reached by ports of the host"
+        if granted
+        else "without it pods reach no outside by the host's address and no Services, and have no ports of the host",
+        remedy="" if refused is None else refused.remedy,
     )
 
 

@@ -24,6 +24,7 @@ KEYS = {
     "udp-segment",
     "udp-gro",
     "raw-sockets",
+    "nftables",
     "processor",
 }
 
@@ -90,6 +91,20 @@ def test_missing_tun_is_exit_code_3_with_a_remedy():
     table = checksystem(code=code)
     assert table.returncode == 3
     assert "Towpath cannot run here: TUN device" in table.stdout
+
+
+@pytest.mark.root
+@pytest.mark.needs("nft")
+def test_a_missing_nft_is_said_with_what_it_is_for():
+    assert findings(checksystem("-o", "json"))["nftables"]["granted"] is True
+    code = f"import engine.apply.host_rules as h; h.shutil.which = lambda *_, **__: None; {RUN}"
+    result = checksystem("-o", "json", code=code)
+    found = findings(result)["nftables"]
+    assert result.returncode == 0, "a node without it forwards"
+    assert found["granted"] is False
+    assert found["value"] == "the program nft is not installed"
+    assert "ports of the host" in found["meaning"]
+    assert "install nftables" in found["remedy"]
 
 
 @pytest.mark.root
