@@ -163,6 +163,19 @@ def test_expand_and_distinct():
     assert distinct(np.zeros(0, np.int64)).tolist() == []
 
 
+@pytest.mark.parametrize("count", [3, 1 << 16, (1 << 16) + 1])
+@pytest.mark.parametrize("highest", [2, 1 << 20])
+def test_pairs_as_lists_whatever_their_size(count, highest):
+    """Both ways of sorting them, by how large the numbers are."""
+    classes, sets = np.array([2, 0, 2, 2, 0]), np.array([highest, 1, 0, highest, 2])
+    offset, found = membership._sets_of_classes(classes, sets, count)
+    assert (offset.dtype, found.dtype, len(offset)) == (np.uint32, np.uint32, count + 1)
+    assert [found[offset[c] : offset[c + 1]].tolist() for c in range(3)] == [[1, 2], [], [0, highest]]
+    bounds, members = membership._classes_of_sets(sets, classes, count)
+    assert len(bounds) == count + 1
+    assert [members[bounds[s] : bounds[s + 1]].tolist() for s in range(3)] == [[1, 2], [], [highest, 0, highest]]
+
+
 def test_set_algebra():
     sets = SetTable()
     a, b = (Listed((ip_address("10.0.0.1"),)),), (Listed((ip_address("10.0.0.2"),)),)
