@@ -30,7 +30,7 @@ from fastpath.stage.states cimport FOLLOW_AGAIN, FOLLOW_BAD_RST, FOLLOW_INVALID,
 from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
     FLOW_AT_ONCE, FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY,
-    FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
+    FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, ORIGIN_NONE, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
     flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold,
     flow_insert, flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
     rule_at, rule_counter,
@@ -137,6 +137,8 @@ cdef inline uint32_t key_transport(flow_key *k, uint32_t protocol, const uint8_t
         first = second = load16(h + ICMP_ID)
         # An answer belongs to a query of the other side: a query of one's own is another flow.
         k.origin = ORIGIN_HIGH if k.from_high == (message == MESSAGE_QUERY) else ORIGIN_LOW
+    elif message != MESSAGE_NONE:
+        k.origin = ORIGIN_NONE # without an identifier, its ports are those of the query with identifier 0
     k.low_port = <uint16_t>(second if k.from_high else first)
     k.high_port = <uint16_t>(first if k.from_high else second)
     return message

@@ -74,6 +74,7 @@ cdef enum:                     # flow_key.origin
     ORIGIN_LOW = 0             # ICMP queries: the lower address asked
     ORIGIN_HIGH = 1
     ORIGIN_EITHER = 2          # whoever came first
+    ORIGIN_NONE = 3            # an ICMP message of no flow: no record has this key
 
 # What tells one flow from another, and which way a packet goes in it.
 cdef struct flow_key:

@@ -94,7 +94,7 @@ class Conversations:
         kinds = (8, 0, 13, 17) if a.version == 4 else (128, 129, 130, 200)
         protocol = ICMP if a.version == 4 else ICMPV6
         return datagram(
-            a, b, packets.echo(a, b, kind=self.draw.choice(kinds), identifier=self.draw.choice((7, 8))), protocol
+            a, b, packets.echo(a, b, kind=self.draw.choice(kinds), identifier=self.draw.choice((0, 7))), protocol
         )
 
     def sctp(self, a: Address, b: Address) -> bytes:

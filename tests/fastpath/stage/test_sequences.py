@@ -17,11 +17,11 @@ REASONS = {
 }  # fmt: skip
 
 
-def converse(seeds: Iterable[int], packets: int) -> set[str]:
+def converse(seeds: Iterable[int], packets: int, **drawing: tuple[int, ...]) -> set[str]:
     reasons: set[str] = set()
     for seed in seeds:
         snapshot = snapshot_of([ALLOW_80] if seed % 2 else [ISOLATED])
-        conversations = Conversations(MemoryCluster(snapshot), snapshot, random.Random(seed))
+        conversations = Conversations(MemoryCluster(snapshot), snapshot, random.Random(seed), **drawing)
         for number in range(packets):
             try:
                 conversations.step()
@@ -34,6 +34,10 @@ def converse(seeds: Iterable[int], packets: int) -> set[str]:
 
 def test_plane_and_twin_agree() -> None:
     assert converse(range(60), 120) >= REASONS
+
+
+def test_plane_and_twin_agree_about_icmp() -> None:
+    assert converse(range(20), 120, weights=(0, 0, 1, 0, 0, 0, 0)) == {"policy_deny"}
 
 
 @pytest.mark.slow

@@ -8,14 +8,14 @@ from itertools import count
 
 import pytest
 
-from engine.desired.policy.model import Connection
+from engine.desired.policy.model import Action, Connection, PeerRule, PortMatch
 from fastpath import reference
 from fastpath.port.memory import Super
 from fastpath.reference import ICMP, ICMPV6, TCP, UDP
 from fastpath.values import FLOW_EVENTS, FLOW_STATES, FlowSettings
 from tests.fastpath import packets
 from tests.fastpath.cluster import ACK, FIN, RST, SYN, MemoryCluster, datagram, opening, sctp, segment
-from tests.fastpath.policies import ALLOW_80, ISOLATED, cluster_of, snapshot_of
+from tests.fastpath.policies import ALLOW_80, ISOLATED, about_b, cluster_of, snapshot_of
 
 A4, B4, OUT4 = ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("198.51.100.7")
 A6, B6, OUT6 = ip_address("fd00::1"), ip_address("fd00::2"), ip_address("2001:db8::7")
@@ -178,6 +178,18 @@ def test_an_echo_request_against_a_known_echo_is_judged(a: object, b: object) ->
     assert cluster.passes(a, b, datagram(a, b, packets.echo(a, b, kind=tell), protocol))
     refused(cluster, a, b, datagram(a, b, packets.echo(a, b, kind=ask), protocol), "policy_deny")
     refused(cluster, a, b, datagram(a, b, packets.echo(a, b, kind=tell, identifier=78), protocol), "policy_deny")
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_a_message_without_an_identifier_does_not_ride_on_the_echo_with_identifier_0(a: object, b: object) -> None:
+    protocol, ask, tell, others = (ICMP, 8, 0, (13, 14, 42)) if a.version == 4 else (ICMPV6, 128, 129, (130, 160, 200))
+    only_echo = PeerRule(Action.ALLOW, ports=(PortMatch(protocol, ask << 8, ask << 8),))
+    cluster = MemoryCluster(snapshot_of([about_b("echo", (only_echo,))]))
+    assert cluster.passes(a, b, datagram(a, b, packets.echo(a, b, kind=ask, identifier=0), protocol))
+    assert cluster.passes(b, a, datagram(b, a, packets.echo(b, a, kind=tell, identifier=0), protocol))
+    for kind in others:
+        refused(cluster, a, b, datagram(a, b, packets.echo(a, b, kind=kind, identifier=0), protocol), "policy_deny")
+    assert cluster.plane.flows()[0]["packets"].tolist() == [[1, 1]]
 
 
 def quoting(router: object, to: object, quoted: bytes, kind: int, code: int, rest: int = 0) -> bytes:
