@@ -384,7 +384,7 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t mess
     cdef uint32_t slot
     cdef int reason = -1
     if t.flows.shared:
-        held = flow_hold(t.flows, b, k, guess)
+        held = flow_hold(t.flows, b, k, &guess)
     slot = flow_find_near(t.flows, b, k, guess)
     if slot != FLOW_NONE:
         if flow_expired(t.flows, flow_at(b, slot), v.tick):

@@ -373,15 +373,19 @@ cdef inline uint32_t flow_find_near(const flow_table *t, const flow_bank *b, flo
         flow_hash(t, k)
     return flow_find(t, b, k)
 
-cdef inline uint32_t *flow_hold(flow_table *t, const flow_bank *b, flow_key *k, uint32_t guess) noexcept nogil:
-    """Lock the stripe a flow is in, or would be; of a key that is not hashed, the one it was seen in."""
+cdef inline uint32_t *flow_hold(flow_table *t, const flow_bank *b, flow_key *k, uint32_t *guess) noexcept nogil:
+    """Lock the stripe a flow is in, or would be; of a key that is not hashed, the one it was seen in.
+
+    A wrong guess is taken back: its record may be in a stripe that is not locked.
+    """
     cdef uint32_t *held
     if k.hash == 0:
-        held = flow_stripe(t, guess // FLOW_WAYS)
+        held = flow_stripe(t, guess[0] // FLOW_WAYS)
         flow_lock(held)
-        if flow_is(b, guess, k):
+        if flow_is(b, guess[0], k):
             return held
         flow_unlock(held)
+        guess[0] = FLOW_NONE
         flow_hash(t, k)
     held = flow_stripe(t, flow_bucket(b, k.hash))
     flow_lock(held)

@@ -16,7 +16,7 @@ from fastpath.system cimport monotonic_ns
 from fastpath.table.flow cimport (
     FLOW_ASSURED, FLOW_AT_ONCE, FLOW_ESTABLISHED, FLOW_NONE, FLOW_REPLIED, FLOW_SYN_SENT, FLOW_WORDS, FlowTable, ORIGIN_EITHER,
     TICK_SHIFT, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket, flow_count, flow_find, flow_hash,
-    flow_expect, flow_find_near, flow_insert, flow_key, flow_lock, flow_release, flow_search, flow_stripe, flow_table, flow_unlock,
+    flow_expect, flow_find_near, flow_hold, flow_insert, flow_key, flow_lock, flow_release, flow_search, flow_stripe, flow_table, flow_unlock,
 )
 from fastpath.table.policy cimport MEMO_SETS, PolicyImage, memo_entry, policy_memo, policy_view
 
@@ -140,6 +140,21 @@ cdef class FlowProbe:
             raise KeyError(number)
         flow_release(t, b, slot, &self.account)
         return flow_find_near(t, b, &k, slot) != FLOW_NONE
+
+    def holds_elsewhere(self, uint64_t number, uint64_t other):
+        """Lock the stripe of a flow that was last seen where `other` stands; whether the guess survives."""
+        cdef flow_table *t = self.table.table
+        cdef flow_bank *b = flow_bank_of(t, 4)
+        cdef flow_key k
+        cdef uint32_t guess
+        key_put(&k, other, 4)
+        flow_hash(t, &k)
+        guess = flow_find(t, b, &k)
+        if guess == FLOW_NONE:
+            raise KeyError(other)
+        key_put(&k, number, 4)
+        flow_unlock(flow_hold(t, b, &k, &guess))
+        return guess != FLOW_NONE
 
     def present(self, uint64_t first, uint64_t n, uint32_t family=4):
         """How many of flows first .. first + n - 1 are there."""

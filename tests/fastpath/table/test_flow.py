@@ -79,6 +79,14 @@ def test_a_slot_that_was_given_up_is_nobodys() -> None:
     assert len(p.table) == 0
 
 
+def test_a_wrong_guess_is_no_place_to_look() -> None:
+    """The stripe that is locked then is the flow's own, and what was guessed may be in another."""
+    p = FlowProbe(FlowTable(FlowSettings(capacity=512, quota=1 << 24), workers=2))
+    p.fill(0, 40)
+    assert all(p.holds_elsewhere(number, number) for number in range(40))
+    assert not any(p.holds_elsewhere(number, (number + 1) % 40) for number in range(40))
+
+
 def test_threads_share_a_table() -> None:
     """Four workers open, touch and release the same flows, while flows are listed and forgotten."""
     table = FlowTable(FlowSettings(capacity=512, quota=1 << 24), workers=4)
