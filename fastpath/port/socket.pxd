@@ -113,19 +113,24 @@ cdef inline int socket_receive(const port *source, uint32_t which, arena *memory
     arena_take(memory, d.data + d.length)
     return 1
 
+cdef inline void wait_for_room(int fd) noexcept nogil:
+    cdef pollfd waiting
+    waiting.fd = fd
+    waiting.events = POLLOUT
+    poll(&waiting, 1, SEND_WAIT_MS)
+
 cdef inline int socket_send(int fd, msghdr *message, counters *count) noexcept nogil:
     """sendmsg that waits a bounded time for room. 0, or the errno."""
-    cdef pollfd waiting
-    cdef int attempt
+    cdef int attempt, failed = 0
     count.events[EVENT_SEND] += 1
     for attempt in range(SEND_TRIES):
+        if attempt:
+            count.events[EVENT_SEND_RETRY] += 1
+        if failed == EAGAIN:
+            wait_for_room(fd)
         if sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
             return 0
-        if errno == EAGAIN:
-            waiting.fd = fd
-            waiting.events = POLLOUT
-            poll(&waiting, 1, SEND_WAIT_MS)
-        elif errno != ENOBUFS and errno != EINTR and errno != ECONNREFUSED:
-            return errno
-        count.events[EVENT_SEND_RETRY] += 1
-    return errno
+        failed = errno
+        if failed != EAGAIN and failed != ENOBUFS and failed != EINTR and failed != ECONNREFUSED:
+            break
+    return failed

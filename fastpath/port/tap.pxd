@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 from fastpath.buffer cimport packet, HEADROOM, PACKET_FRAGMENT, PACKET_MAX, PACKET_NEEDS_CHECKSUM
 from fastpath.encap.vxlan cimport VXLAN_HEADER
 from fastpath.port.port cimport port
-from fastpath.port.socket cimport SEND_TRIES, SEND_WAIT_MS
-from fastpath.system cimport poll, pollfd, write, errno, EAGAIN, EINTR, ENOBUFS, ENOMEM, POLLOUT
+from fastpath.port.socket cimport SEND_TRIES, wait_for_room
+from fastpath.system cimport write, errno, EAGAIN, EINTR, ENOBUFS, ENOMEM
 from fastpath.table.adjacency cimport adjacency
 from fastpath.wire.checksum cimport checksum_fold
 from fastpath.wire.ethernet cimport ETHERNET_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6
@@ -99,18 +99,16 @@ cdef inline void tunnel_virtio_put(uint8_t *h, const packet *p, uint32_t family)
 
 cdef inline int tap_write(int fd, const uint8_t *frame, uint32_t length) noexcept nogil:
     """write that waits a bounded time for room. 0, or the errno."""
-    cdef pollfd waiting
-    cdef int attempt
+    cdef int attempt, failed = 0
     for attempt in range(SEND_TRIES):
+        if failed == EAGAIN:
+            wait_for_room(fd)
         if write(fd, frame, length) >= 0:
             return 0
-        if errno == EAGAIN:
-            waiting.fd = fd
-            waiting.events = POLLOUT
-            poll(&waiting, 1, SEND_WAIT_MS)
-        elif errno != ENOBUFS and errno != ENOMEM and errno != EINTR:
-            return errno
-    return errno
+        failed = errno
+        if failed != EAGAIN and failed != ENOBUFS and failed != ENOMEM and failed != EINTR:
+            break
+    return failed
 
 
 cdef inline int tap_send(
