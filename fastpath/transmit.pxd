@@ -180,13 +180,16 @@ cdef inline uint32_t oldest(const transmitter *x, uint32_t among) noexcept nogil
     return found
 
 cdef inline uint32_t holding(const transmitter *x, const packet *p, const adjacency *to, uint32_t sender) noexcept nogil:
-    """The open trains that may hold an earlier packet of p's flow: it always takes the same way and sender."""
+    """The open trains that may hold an earlier packet of p's flow: it always takes the same way and sender.
+
+    The way has one number; its record may have been replaced since that packet was routed.
+    """
     cdef uint64_t flow = <uint64_t>1 << (p.flow_hash & 63)
     cdef const train *t
     cdef uint32_t among = x.open, found = 0
     while among:
         t = &x.trains[lowest_bit(among)]
-        if t.flows & flow and t.to == to and t.sender == sender:
+        if t.flows & flow and t.to.number == to.number and t.sender == sender:
             found |= among & (0 - among)
         among &= among - 1
     return found

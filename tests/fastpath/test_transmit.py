@@ -6,11 +6,12 @@ from ipaddress import ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cy.probe_send import transmit_by
 
 from fastpath import reference
 from fastpath.port.memory import Super
 from fastpath.values import Encapsulate
-from tests.fastpath.network import MemoryNode, pair
+from tests.fastpath.network import MemoryNode, mac, pair
 from tests.fastpath.packets import ipv4, tcp, udp
 
 SIZES = st.sampled_from([1, 20, 20, 20, 64, 64, 200, 1000])
@@ -50,6 +51,15 @@ def test_more_destinations_than_trains(plan: list[tuple[int, int]]) -> None:
         assert [d.payload[22 + 28 :] for d in datagrams if d.remote == remote] == [
             p[28:] for p in sent if p[16:20] == to
         ]
+
+
+def test_a_flow_keeps_its_order_when_its_next_hop_is_replaced_on_the_way() -> None:
+    """Two records of one number in one burst: what the second sends at once may not overtake what waits for the first."""
+    a, b = pair()
+    value = Encapsulate(a.tunnel_port, 7, b.peer_address, 1450, 4789, mac(2))
+    packets = [numbered(a, b, 0, number, size) for number, size in enumerate((100, 100, 50))]
+    transmit_by(a.tunnel, value, list(zip((0, 1, 1), packets, strict=True)))
+    assert [d.payload[22:] for d in a.tunnel.drain()] == packets
 
 
 def super_tcp(a: MemoryNode, b: MemoryNode, payload: bytes, size: int) -> Super:
