@@ -33,10 +33,12 @@ cdef class Crew:
 
     def __cinit__(self, Reclaimer reclaimer, FlowTable flows, *, int workers, uint64_t key, uint64_t busy_poll_ns):
         self.threads = []
-        self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.members = <worker **>calloc(workers, sizeof(worker *))
         if self.members == NULL:
             raise MemoryError
+        self.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.bell < 0:
+            raise OSError("no descriptor for the workers' bell: raise the limit of open files (ulimit -n)")
         for i in range(workers):
             self.members[i] = without_descriptors()
             self.size += 1
@@ -90,6 +92,8 @@ cdef class Crew:
 
     def __dealloc__(self):
         cdef worker *w
+        if self.members == NULL:   # nothing was made: `bell` is still 0, which is somebody's descriptor
+            return
         for i in range(self.size):
             w = self.members[i]
             free(w.tracking.memo.entries)

@@ -88,14 +88,16 @@ cdef class Rings:
 
     cdef memory_rings rings
     cdef readonly int bell
+    cdef bint has_bell
 
     def __cinit__(self, uint64_t capacity):
-        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for ring in range(2):
             self.ring(ring).capacity = capacity
             self.ring(ring).bytes = <uint8_t *>calloc(capacity, 1)
             if self.ring(ring).bytes == NULL:
                 raise MemoryError
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.has_bell = True
 
     cdef memory_ring *ring(self, int which) noexcept:
         return &self.rings.sent if which else &self.rings.received
@@ -103,7 +105,8 @@ cdef class Rings:
     def __dealloc__(self):
         free(self.rings.received.bytes)
         free(self.rings.sent.bytes)
-        os.close(self.bell)
+        if self.has_bell:
+            os.close(self.bell)
 
     @property
     def address(self):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import numpy as np
 import pytest
 
+from fastpath.crew import Crew
 from fastpath.plane import Plane
-from fastpath.port.memory import MemoryPort
+from fastpath.port.memory import MemoryPort, Rings
 from fastpath.values import Deliver, Encapsulate, Reject, Spread, Tunnel
 from tests.fastpath.network import MemoryNode, pair
 from tests.fastpath.packets import ipv4, udp
@@ -261,6 +263,22 @@ def test_closing_under_way_and_collecting() -> None:
         a.send(packet(a, "10.0.2.2"))
         del a, b
         gc.collect()
+
+
+def test_what_fails_to_begin_closes_no_descriptor_of_others() -> None:
+    """Descriptor 0 is whoever's it is."""
+    with open("/dev/null") as file:
+        stdin = os.dup(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            for kind in (Crew, Rings):
+                with pytest.raises(TypeError):
+                    kind("nothing that it takes")
+                gc.collect()
+                os.fstat(0)
+        finally:
+            os.dup2(stdin, 0)
+            os.close(stdin)
 
 
 def test_threads_forward_and_stop() -> None:
