@@ -38,11 +38,16 @@ cdef int keys_shape(const Py_buffer *view, object keys) except -1:
                     f"not {getattr(keys, 'dtype', type(keys).__name__)} of shape {shape}")
 
 
-cdef int check_values(const Py_buffer *view, Py_ssize_t n, object out) except -1:
+cdef int check_values(const Py_buffer *view, const Py_buffer *addresses, object out) except -1:
+    cdef Py_ssize_t n = addresses.shape[0]
+    cdef const uint8_t *values = <const uint8_t *>view.buf
+    cdef const uint8_t *read = <const uint8_t *>addresses.buf
     if view.ndim != 1 or view.itemsize != 4 or view.format == NULL or view.format[1] != 0 or view.format[0] not in b"IL":
         raise TypeError(f"out must be uint32 of shape ({n},), not {getattr(out, 'dtype', type(out).__name__)}")
     if view.shape[0] != n:
         raise ValueError(f"out has {view.shape[0]} elements for {n} addresses")
+    if values < read + addresses.len and read < values + view.len:
+        raise ValueError("out overlaps the addresses: give it memory of its own")
     return 0
 
 
@@ -97,7 +102,7 @@ cdef object find_array(Fib fib, const fib4 *four, const fib6 *six, object keys, 
             out = numpy.empty(n, numpy.uint32)
         PyObject_GetBuffer(out, &numbers, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         try:
-            check_values(&numbers, n, out)
+            check_values(&numbers, &addresses, out)
             if four != NULL:
                 with nogil:
                     find_all(shape, four, six, addresses.buf, <uint32_t *>numbers.buf, n)

@@ -380,6 +380,24 @@ def test_other_arrays_are_type_errors(table, keys):
         table.lookup(keys)
 
 
+@pytest.mark.parametrize("octets", [4, 16])
+def test_out_may_touch_the_addresses_and_not_overlap_them(table, octets):
+    memory = np.zeros(4096, np.uint8)
+    keys = memory[1024 : 1024 + 3 * octets].view(np.uint32)
+    keys = keys if octets == 4 else keys.view(np.uint8).reshape(3, 16)
+    pairs = [keys] if octets == 4 else [keys, keys.view(np.uint64)]
+    for start in (1024 - 12, 1024 + 3 * octets):
+        for some in pairs:
+            assert table.lookup(some, memory[start : start + 12].view(np.uint32)).tolist() == table.lookup(some).tolist()
+    for start in (1024 - 8, 1024, 1024 + 3 * octets - 4):
+        for some in pairs:
+            out = memory[start : start + 12].view(np.uint32)
+            with pytest.raises(ValueError, match="overlaps"):
+                table.lookup(some, out)
+            with table.snapshot() as view, pytest.raises(ValueError, match="overlaps"):
+                view.lookup(some, out)
+
+
 def test_wrong_out_and_wrong_layout(table):
     keys = np.zeros(4, np.uint32)
     for out in (np.zeros(4, np.int64), np.zeros((4, 1), np.uint32)):
@@ -387,6 +405,8 @@ def test_wrong_out_and_wrong_layout(table):
             table.lookup(keys, out)
     with pytest.raises(ValueError, match="5 elements for 4 addresses"):
         table.lookup(keys, np.zeros(5, np.uint32))
+    with pytest.raises(ValueError, match="overlaps"):
+        table.lookup(keys, keys)
     with pytest.raises(ValueError, match="contiguous"):
         table.lookup(np.zeros(8, np.uint32)[::2])
     fixed = np.zeros(4, np.uint32)
