@@ -173,8 +173,8 @@ class Policing:
         before, self._pods = self._pods, {id(pod): pod for pod in facts.pods}
         gone = [pod for key, pod in before.items() if key not in self._pods]
         if gone:
-            new = {address for key, pod in self._pods.items() if key not in before for address in pod.addresses}
-            for address in {address for pod in gone for address in pod.addresses} - new:
+            new = [pod for key, pod in self._pods.items() if key not in before]
+            for address in {address for _, address in _holders(gone) - _holders(new)}:
                 self._plane.forget_flows(address)
 
     def problems(self) -> list[views.Problem]:
@@ -223,6 +223,11 @@ class Policing:
             if not self._log_error:
                 log.warning("%s", error)
             self._log_error = str(error)
+
+
+def _holders(pods: Iterable[Pod]) -> set[tuple[object, Address]]:
+    """Who has which address: a pod of the same name in another namespace is another pod."""
+    return {((pod.name, pod.namespace, pod.namespace_id), address) for pod in pods for address in pod.addresses}
 
 
 def _documents(applied: Iterable[Applied]) -> views.PolicyDocuments:
