@@ -49,6 +49,7 @@ cdef class Tally:
     def __cinit__(self, Crew crew, FlowTable flows):
         self.crew, self.flow_table = crew, flows
         self.told_suppressed = [0] * crew.size
+        self.told_rules = np.zeros((0, 3), np.uint64)
 
     # -- packets ---------------------------------------------------------
     def counters(self, ports, adjacencies):
@@ -93,29 +94,43 @@ cdef class Tally:
 
     # -- rules and flows -------------------------------------------------
     cdef int make_room(self, uint32_t count) except -1:
-        """Rule counters up to `count`, for every worker, before an image can name them. They are never taken away."""
-        cdef worker *w
+        """Rule counters up to `count`, for every account, before an image can name them. They are never taken away."""
+        cdef flow_account *a
         cdef void *chunk
         if count > RULES_CHUNK * RULES_CHUNKS:
             raise ValueError(f"counters are numbered below {RULES_CHUNK * RULES_CHUNKS}, not {count - 1}")
-        for i in range(self.crew.size):
-            w = self.crew.members[i]
+        for i in range(self.crew.size + 1):
+            a = self.account_of(i)
             for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
-                if w.tracking.account.rules[k] == NULL:
+                if a.rules[k] == NULL:
                     chunk = calloc(RULES_CHUNK, sizeof(rule_counter))
                     if chunk == NULL:
                         raise MemoryError
-                    atomic_pointer_store(&w.tracking.account.rules[k], chunk)
+                    atomic_pointer_store(&a.rules[k], chunk)
         return 0
+
+    cdef flow_account *account_of(self, int i) noexcept:
+        """Of worker `i`; the last is that of the control thread, which forgets flows."""
+        return &self.crew.members[i].tracking.account if i < self.crew.size else &self.flow_table.account
 
     def rules(self, count):
         total = np.zeros((count, 3), np.uint64)
-        for i in range(self.crew.size):
+        for i in range(self.crew.size + 1):
             for k in range((count + RULES_CHUNK - 1) // RULES_CHUNK):
-                rows = rule_rows(&self.crew.members[i].tracking.account, k)
+                rows = rule_rows(self.account_of(i), k)
                 total[k * RULES_CHUNK : (k + 1) * RULES_CHUNK] += rows[: count - k * RULES_CHUNK]
         packets, octets = self.flow_table.live_rules(count)
-        return total[:, 0], total[:, 1] + packets, total[:, 2] + octets
+        total[:, 1] += packets
+        total[:, 2] += octets
+        return tuple(self.not_less_than_told(total).T)
+
+    def not_less_than_told(self, total):
+        """A flow that ended between its worker's account and the table being read is in neither: what was told stands."""
+        if len(self.told_rules) < len(total):
+            self.told_rules = np.pad(self.told_rules, ((0, len(total) - len(self.told_rules)), (0, 0)))
+        told = self.told_rules[: len(total)]
+        np.maximum(told, total, out=told)
+        return told.copy()
 
     def take_flow_events(self):
         cdef flow_account *a

@@ -33,7 +33,7 @@ from fastpath.table.flow cimport (
     FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, ORIGIN_NONE, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
     flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold,
     flow_insert, flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
-    rule_at, rule_counter,
+    rule_at, rule_counter, rules_credit,
 )
 from fastpath.table.fragments cimport fragment_first, fragment_key, fragment_later, fragment_table
 from fastpath.table.policy cimport policy_memo, policy_view
@@ -288,6 +288,7 @@ cdef inline void revalidate(flow *f, flow_rest *rest, const flow_key *k, uint32_
     cdef police_verdict verdict
     police(v.policy, &t.memo, &t.account, k, side == 1, l4_key(k, p, side == 1), &verdict)
     f.policy = v.policy.generation
+    rules_credit(&t.account, f, rest)
     rest.rules[0], rest.rules[1] = verdict.rules[0], verdict.rules[1]
     if verdict.allowed:
         f.flags &= <uint8_t>~FLOW_DENIED

@@ -123,6 +123,9 @@ cdef class FlowTable:
         self.account.now_ns = monotonic_ns()
 
     def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(RULES_CHUNKS):
+            free(self.account.rules[i])
         for memory in self.owned or ():
             free(<void *><size_t>memory)
 
@@ -158,17 +161,15 @@ cdef class FlowTable:
         return found[:n], None if cursor >> 32 == 2 else cursor
 
     def live_rules(self, uint32_t count):
-        """(packets, bytes) that live flows have carried, by number of the rule's counter."""
+        """(packets, bytes) that the flows in the table have carried and no counter holds yet, by number of the rule's counter."""
         packets, octets = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-        cursor = 0
-        while cursor is not None:
-            rows, cursor = self.listing(cursor, 65536)
-            rows = rows[rows["kind"] == 1]
-            for side in range(2):
-                rules = rows["rules"][:, side]
-                known = rules < count
-                np.add.at(packets, rules[known], rows["packets"][known].sum(axis=1))
-                np.add.at(octets, rules[known], rows["bytes"][known].sum(axis=1))
+        cdef uint64_t[::1] packets_view = packets, octets_view = octets
+        cdef uint32_t which, bucket
+        if count:
+            with nogil:
+                for which in range(2):
+                    for bucket in range(self.table.banks[which].mask + 1):
+                        add_bucket(self.table, &self.table.banks[which], bucket, count, &packets_view[0], &octets_view[0])
         return packets, octets
 
     def has(self, source, destination, uint32_t protocol, uint32_t source_port, uint32_t destination_port) -> bool:
@@ -280,6 +281,25 @@ cdef void list_flow(flow_table *t, flow_bank *b, uint32_t slot, uint32_t tick, f
     row.kind = 0 if f.flags & FLOW_DENIED else 1
     row.assured = f.flags & FLOW_ASSURED != 0
     row.replied = f.flags & FLOW_REPLIED != 0
+
+
+cdef void add_bucket(flow_table *t, flow_bank *b, uint32_t bucket, uint32_t count, uint64_t *packets,
+                     uint64_t *octets) noexcept nogil:
+    """Add what a bucket's flows carried to the sums of their rules, of which there are `count`."""
+    cdef uint32_t *held = flow_stripe(t, bucket)
+    cdef uint32_t slot, i, rule
+    cdef uint64_t carried, size
+    flow_lock(held)
+    for slot in range(bucket * FLOW_WAYS, (bucket + 1) * FLOW_WAYS):
+        if b.tags[slot] == 0:
+            continue
+        carried = flow_uncredited(flow_at(b, slot), &b.rests[slot], &size)
+        for i in range(2):
+            rule = b.rests[slot].rules[i]
+            if rule < count:
+                packets[rule] += carried
+                octets[rule] += size
+    flow_unlock(held)
 
 
 cdef uint32_t forget_bucket(flow_table *t, flow_bank *b, uint32_t bucket, const uint64_t *address,

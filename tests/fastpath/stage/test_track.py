@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import time
 from ipaddress import ip_address
 from itertools import count
 
+import numpy as np
 import pytest
 
 from engine.desired.policy.model import Action, Connection, PeerRule, PortMatch
@@ -462,6 +464,52 @@ def test_rules_are_counted() -> None:
     rule, denied = (int(cluster.program.rows[r, 8]) for r in (row, denying))
     assert (flows[rule], packets_[rule], octets[rule]) == (1, 3, 120)
     assert (flows[denied], packets_[denied]) == (3, 3)
+
+
+def totals(cluster: MemoryCluster) -> np.ndarray:
+    return np.array(cluster.plane.rule_counters())
+
+
+def deciding(cluster: MemoryCluster, dport: int) -> int:
+    _, row = cluster.plane.judge(A4, B4, TCP, 40_000, dport)
+    return int(cluster.program.rows[row, 8])
+
+
+def test_what_a_rule_counted_outlives_flows_that_are_forgotten() -> None:
+    cluster = cluster_of([ALLOW_80])
+    connected(cluster, A4, B4, 40_000)
+    before = totals(cluster)
+    assert before[:, deciding(cluster, 80)].tolist() == [1, 3, 120]
+    assert cluster.plane.forget_flows(B4) == 1
+    assert totals(cluster).tolist() == before.tolist()
+
+
+def test_what_a_rule_counted_outlives_flows_that_are_over() -> None:
+    cluster = cluster_of([ALLOW_80], FlowSettings(timeouts={"tcp_syn_sent": 0.3}))
+    assert cluster.passes(A4, B4, segment(A4, B4, SYN, sport=40_000, dport=80))
+    before = totals(cluster)
+    end = time.monotonic() + 10
+    while len(cluster.plane.flows()[0]) and time.monotonic() < end:
+        assert totals(cluster).tolist() == before.tolist()
+    assert len(cluster.plane.flows()[0]) == 0 and len(cluster.plane.flow_table) == 1, "over, and not swept yet"
+    assert totals(cluster).tolist() == before.tolist()
+
+
+def test_each_rule_keeps_what_it_decided_when_flows_are_judged_again() -> None:
+    """What was carried under the old rule is not the new one's, whatever becomes of the flow."""
+    cluster = cluster_of([ALLOW_80], FlowSettings(on_policy_change="revalidate"))
+    connected(cluster, A4, B4, 40_000)
+    rule, before = deciding(cluster, 80), totals(cluster)
+    data = segment(A4, B4, ACK, sport=40_000, dport=80, seq=1001, ack=5001)
+    cluster.apply(snapshot_of([about_b("none", (PeerRule(Action.ALLOW, ports=(PortMatch(TCP, 81, 81),)),))]))
+    assert cluster.passes(A4, B4, data) == 0
+    assert totals(cluster).tolist() == before.tolist()
+    cluster.apply(snapshot_of([ALLOW_80]))
+    assert cluster.passes(A4, B4, data, data) == 2
+    assert (totals(cluster) - before)[1:, rule].tolist() == [2, 80]
+    cluster.plane.forget_flows(B4)
+    assert (totals(cluster) - before)[1:].sum(axis=1).tolist() == [2 * 2, 80 * 2], "of egress and of ingress"
+    assert (totals(cluster) >= before).all()
 
 
 def test_flows_travel_to_the_next_process() -> None:
