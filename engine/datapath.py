@@ -224,6 +224,8 @@ class Datapath:
         for event, number in self.plane.take_events():
             if event == "port-error":
                 lost |= self._port_lost(number)
+            elif event == "shortcut":
+                self.shortcuts.mend()
             elif event == "path-mtu":
                 for slot in self.forwarding.slots.values():
                     if slot.number == number and slot.vias[0].remote is not None:

@@ -21,11 +21,13 @@ from fastpath.system cimport (
 from fastpath.table.flow cimport EVENT_RING, FlowTable, RULES_CHUNKS, flow_event
 from fastpath.table.policy cimport MEMO_SETS, memo_entry
 from fastpath.table.qsbr cimport Reclaimer
-from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICES_MAX
+from fastpath.transmit cimport notice, NOTICE_PATH_MTU, NOTICE_PORT_ERROR, NOTICE_SHORTCUT, NOTICES_MAX
 from fastpath.worker cimport tables, worker, worker_run, worker_turn, INPUT_CONTROL, INPUT_TIMER, REPLY_ARENA_BYTES
 
 from fastpath.port.sockets import segments_of_kernel
 from fastpath.values import FLOW_EVENTS
+
+NOTICES = {NOTICE_PATH_MTU: "path-mtu", NOTICE_PORT_ERROR: "port-error", NOTICE_SHORTCUT: "shortcut"}
 
 
 cdef class Crew:
@@ -158,7 +160,7 @@ cdef class Crew:
             w = self.members[k]
             for i in range(w.out.notices_taken, atomic_load_acquire(&w.out.noticed)):
                 n = &w.out.notices[i & (NOTICES_MAX - 1)]
-                found.append(("path-mtu" if n.kind == NOTICE_PATH_MTU else "port-error", n.number))
+                found.append((NOTICES[n.kind], n.number))
                 atomic_store_release(&w.out.notices_taken, i + 1)
         return found
 

@@ -165,6 +165,7 @@ class Plane:
     def take_events(self) -> list[tuple[str, int]]:
         """What the workers want the control plane to look at, once each:
         ("path-mtu", adjacency number) after a datagram did not fit the underlay,
-        ("port-error", port number) when a device went away."""
+        ("port-error", port number) when a device went away,
+        ("shortcut", adjacency number) when the device of a shortcut takes no frames; packets go by sockets then."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...

@@ -34,7 +34,7 @@ from fastpath.port.udp cimport udp_send
 from fastpath.reason cimport (
     VERDICT_PASS, VERDICT_SENT, REASON_PORT_GONE, REASON_RATE, REASON_TX_ERROR, REASON_TX_FULL, REASON_TX_TOO_BIG,
 )
-from fastpath.system cimport EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM
+from fastpath.system cimport EAGAIN, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM
 from fastpath.table.adjacency cimport adjacency, ADJACENCY_ENCAPSULATE
 
 cdef extern from * nogil:
@@ -54,6 +54,7 @@ cdef enum:
 cdef enum notice_kind:         # what a worker asks the control plane to look at
     NOTICE_PATH_MTU = 1        # a single datagram did not fit: number of the adjacency
     NOTICE_PORT_ERROR = 2      # a device broke: number of the port
+    NOTICE_SHORTCUT = 3        # the device of a shortcut takes nothing: number of the adjacency
 
 cdef struct notice:
     uint32_t kind
@@ -355,6 +356,8 @@ cdef inline bint send_shortcut(transmitter *x, packet *p, const adjacency *to, c
     error = tap_send(target, to, p, sender, outer_class_of(p, target))
     if error and reason_of(error) != REASON_TX_FULL:
         x.count.events[EVENT_SHORTCUT_REFUSED] += 1
+        if error != EINVAL:    # which is about the frame
+            notify(x, NOTICE_SHORTCUT, to.number)
         return False
     shortcut_account(x, p, to, header, error == 0)
     return True

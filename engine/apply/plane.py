@@ -47,10 +47,14 @@ class LocalPort(Protocol):
 
 
 class Tap(Protocol):
-    """A device that is there while its descriptor is open: frames written to it are received by the kernel."""
+    """A device that is there while its descriptor is open: frames written to it are received by the kernel, unless
+    somebody deleted it or took it down."""
 
     name: str
     fd: int
+
+    @property
+    def takes_frames(self) -> bool: ...
 
     def close(self) -> None: ...
 

@@ -46,6 +46,11 @@ class Redirection:
             raise refusal(error, where=where, doing="the kernel does not redirect frames (u32, mirred)") from error
         return cls(tap, device)
 
+    @property
+    def stands(self) -> bool:
+        """Whether what is written to it can leave."""
+        return self.tap.takes_frames
+
     def close(self) -> None:
         """Not before the plane knows the descriptor no more."""
         self.tap.close()

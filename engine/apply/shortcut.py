@@ -139,6 +139,11 @@ class Shortcuts:
                 with contextlib.suppress(OSError):  # it is gone, which is announced
                     ip.answers(neighbour_message.use(ip.next_sequence(), way))
 
+    def mend(self) -> None:
+        """A worker's frames were refused: where the device is gone or down, have another one, or none."""
+        if not all(redirection.stands for redirection in self._redirections.values()):
+            self._publish()
+
     def close(self) -> None:
         """After the workers ended, or the plane let go of all shortcuts."""
         for redirection in self._redirections.values():
@@ -232,16 +237,20 @@ class Shortcuts:
 
     # -- deciding ------------------------------------------------------------------
     def _publish(self) -> None:
-        """Open what is missing, tell the plane, then close what it uses no more."""
+        """Open what is missing or broken, tell the plane, then close what it uses no more."""
+        broken = [device for device, redirection in self._redirections.items() if not redirection.stands]
+        leaving = [self._redirections.pop(device) for device in broken]
+        for redirection in leaving:
+            log.warning("%s, by which TCP left whole, is gone or down: another is made", redirection.tap.name)
         used = {way.device for target, way in self._ways.items() if not self._objection(target.tunnel, way.device)}
         for device in used - set(self._redirections):
             self._redirect(device)
         self.forwarding.set_shortcuts(dict(self._links()))
-        unused = set(self._redirections) - used
-        if unused:
+        leaving += [self._redirections.pop(device) for device in set(self._redirections) - used]
+        if leaving:
             self.forwarding.plane.reclaimer.synchronize()  # no worker writes to their descriptors any more
-        for device in unused:
-            self._redirections.pop(device).close()
+        for redirection in leaving:
+            redirection.close()
 
     def _links(self) -> Iterator[tuple[tuple[str, Address], Link]]:
         for target, way in self._ways.items():

@@ -1,6 +1,6 @@
 """The TAP device through which encapsulated super-packets reach the underlay whole (Linux >= 6.17).
 
-Owns: the device, which lives as long as its descriptor.
+Owns: the device, which lives as long as its descriptor, if nobody deletes it.
 Never: says where its frames go, or reads: nothing that the kernel sends to it is even queued.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 from typing import Self
 
@@ -20,6 +21,7 @@ from fastpath.port.tuntap import (
     TSO6,
     TSO_ECN,
     TUNATTACHFILTER,
+    TUNGETIFF,
     TUNSETOFFLOAD,
     TUNSETSNDBUF,
     TUNSETVNETHDRSZ,
@@ -33,6 +35,9 @@ from fastpath.port.tuntap import (
 OFFLOADS = CSUM | TSO4 | TSO6 | TSO_ECN | USO4 | USO6 | UDP_TUNNEL_GSO | UDP_TUNNEL_GSO_CSUM
 VNET_HEADER = 24  # bytes, with the fields of a tunnelled super-packet
 NAME = "towpath-to%d"  # the kernel puts the first free number
+
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
+_IFREQ = struct.Struct("16sh22x")
 
 
 class Tap:
@@ -64,6 +69,18 @@ class Tap:
             device.close()
             raise
         return cls(device)
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether the device still exists, in this thread's namespace, and is up."""
+        request = bytes(_IFREQ.size)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+                name, _ = _IFREQ.unpack(fcntl.ioctl(self.fd, TUNGETIFF, request))
+                _, flags = _IFREQ.unpack(fcntl.ioctl(asking, _SIOCGIFFLAGS, _IFREQ.pack(name, 0)))
+        except OSError:
+            return False
+        return bool(flags & _IFF_UP)
 
     def close(self) -> None:
         """The device is gone with this."""

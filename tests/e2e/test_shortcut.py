@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -129,6 +132,41 @@ def test_an_offload_that_goes_and_comes_back_is_followed(cluster):
         node.host.interface("eth0").offload({SEGMENTATION: True})
         wait_until(has_shortcut(node), "the shortcut to be there again")
         assert goes_whole(cluster)
+
+
+@pytest.mark.parametrize("breaking", [["delete"], ["set", "down"]])
+def test_a_device_that_breaks_under_traffic_is_replaced_and_nothing_is_lost(cluster, breaking):
+    until_whole(cluster)
+    node, other = cluster.nodes
+    address, over = other.pods[0].addresses[4], threading.Event()
+
+    def lost():
+        return [node.daemon.drops().get(reason, 0) for reason in ("tx_error", "tx_full", "port_gone")]
+
+    def indexes():
+        links = json.loads(node.host.run(["ip", "-json", "link"]).stdout)
+        return [link["ifindex"] for link in links if link["ifname"].startswith("towpath-to")]
+
+    def talk():
+        rounds = 0
+        while not over.is_set():
+            tcp_echo(node.pods[0].host, address, sizes=(100_000,))
+            rounds += 1
+        return rounds
+
+    before, first = lost(), indexes()
+    with ThreadPoolExecutor() as pool:
+        talking = pool.submit(talk)
+        try:
+            node.host.run(["ip", "link", breaking[0], *devices(node), *breaking[1:]])
+            wait_until(lambda: len(indexes()) == 1 and indexes() != first, "another device")
+            wait_until(has_shortcut(node), "the shortcut to be there again")
+        finally:
+            over.set()
+        assert talking.result() > 0
+    assert events(node)["shortcut_refused"] > 0
+    assert lost() == before
+    assert goes_whole(cluster)
 
 
 def test_a_peer_with_another_ethernet_address_is_followed(cluster):

@@ -38,6 +38,7 @@ class Kernel:
     mtus: dict = field(default_factory=dict)
     refuses: bool = False
     taps: int = 0
+    opened: object = None  # the last
 
     def next_sequence(self):
         return 1
@@ -68,9 +69,11 @@ class Kernel:
         number = 100 + self.taps
 
         class Opened:
-            tap = type("Tap", (), {"fd": number})
+            tap = type("Tap", (), {"fd": number, "name": f"towpath-to{number}"})
+            stands = True
             close = staticmethod(lambda: self.log.append(f"close {device}"))
 
+        self.opened = Opened
         return Opened
 
 
@@ -182,6 +185,30 @@ def test_a_peer_by_another_device_goes_by_that(world):
     kernel.devices[TO_B.remote] = ETH
     shortcuts.refresh()
     assert kernel.log[-2:] == ["synchronize", "close 4"]
+
+
+@pytest.mark.parametrize("look", [Shortcuts.mend, Shortcuts.refresh])
+def test_a_device_that_is_gone_is_replaced(world, look):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    shortcuts.mend()
+    assert kernel.taps == 1, "it stands"
+    kernel.opened.stands = False
+    kernel.log.clear()
+    look(shortcuts)
+    assert {peer: link.tap for peer, link in given(forwarding).items()} == {"b": 102, "c": 102}
+    assert kernel.log[0] == f"open {ETH}", "before the other's descriptor is free for it"
+    assert kernel.log[-2:] == ["synchronize", f"close {ETH}"]
+
+
+def test_a_device_that_cannot_be_replaced_leaves_the_sockets_and_the_reason(world):
+    shortcuts, forwarding, kernel = world
+    shortcuts.settle([TUNNEL])
+    kernel.opened.stands, kernel.refuses = False, True
+    shortcuts.mend()
+    assert given(forwarding) == {}
+    assert "no TAP" in shortcuts.report()[TUNNEL.key]
+    assert kernel.log[-2:] == ["synchronize", f"close {ETH}"]
 
 
 def test_a_path_that_once_carried_less_is_left_alone_until_something_was_announced(world):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -15,6 +16,7 @@ import pytest
 from fastpath import reference
 from fastpath.plane import Plane
 from fastpath.port.memory import MemoryPort, Super
+from fastpath.port.tap import Tap
 from fastpath.port.udp import UdpPort
 from fastpath.values import Address, Deliver, Encapsulate, Shortcut, Tunnel
 from tests.fastpath.network import KEY, mac
@@ -258,9 +260,31 @@ def test_what_the_device_refuses_goes_through_a_socket() -> None:
             got = drained(far)
             assert [len(data) - 22 - 40 for data in got] == [1000] * 5 + [1]
             assert one.events["shortcut_refused"] == 2
+            assert one.plane.take_events() == [("shortcut", 1)]
             assert "shortcut_sent" not in one.events
     finally:
         os.close(read_only)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("breaking", [["delete"], ["set", "down"]])
+def test_a_device_that_breaks_loses_nothing_and_is_told(breaking: list[str]) -> None:
+    tap = Tap.open()
+    try:
+        assert not tap.takes_frames, "it is not up yet"
+        subprocess.run(["ip", "link", "set", tap.name, "up"], check=True)
+        assert tap.takes_frames
+        with node(4, tap=tap.fd) as (one, _, far):
+            one.send(inner_tcp(4, b"x", pending=False, seq=1))
+            assert (one.events["shortcut_sent"], drained(far), one.plane.take_events()) == (1, [], [])
+            subprocess.run(["ip", "link", breaking[0], tap.name, *breaking[1:]], check=True)
+            assert not tap.takes_frames
+            one.send(super_tcp(4, bytes(5000)), inner_tcp(4, b"x", pending=False, seq=5001))
+            assert [len(data) - 22 - 40 for data in drained(far)] == [1000] * 5 + [1]
+            assert (one.events["shortcut_refused"], one.plane.counters().drops) == (2, {})
+            assert one.plane.take_events() == [("shortcut", 1)], "once"
+    finally:
+        tap.close()
 
 
 def test_a_full_device_is_a_counted_drop() -> None:
