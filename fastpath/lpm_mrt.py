@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import struct
 import zlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
@@ -52,52 +53,58 @@ class TableDump:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._data = bytearray()
+        self._read_up_to = 0  # in the data: what is before is done with
         self._records = 0
         self._offset = 0
 
     def receive(self, data: bytes) -> Iterator[Route]:
-        """Yield ((address, length), next hop) of the routes that `data` completes."""
-        data = self._rest + data
-        at = 0
-        while len(data) - at >= HEADER:
-            size = int.from_bytes(data[at + 8 : at + 12], "big")
-            if size > RECORD_MAX:
-                raise self._error(f"{size} bytes long, more than {RECORD_MAX}")
-            if len(data) - at - HEADER < size:
-                break
-            kind, subtype = int.from_bytes(data[at + 4 : at + 6], "big"), int.from_bytes(data[at + 6 : at + 8], "big")
-            route = self._read(kind, subtype, data[at + HEADER : at + HEADER + size])
-            at += HEADER + size
+        """Yield ((address, length), next hop) of the routes that `data` completes. Whoever stops has not lost the rest."""
+        del self._data[: self._read_up_to]
+        self._read_up_to = 0
+        self._data += data
+        while (size := self._size_of_next()) is not None:
+            at, self._read_up_to = self._read_up_to, self._read_up_to + HEADER + size
+            kind, subtype = struct.unpack_from("!HH", self._data, at + 4)
+            route = self._read(kind, subtype, bytes(self._data[at + HEADER : self._read_up_to]))
             self._offset += HEADER + size
             self._records += 1
             if route is not None:
-                self._rest = data[at:]  # whoever stops here has not lost the rest
                 yield route
-        self._rest = data[at:]
 
     def finish(self) -> None:
         """MrtError unless the last record is complete."""
-        if self._rest:
-            raise self._error(f"the data ends {len(self._rest)} bytes into it")
+        if rest := len(self._data) - self._read_up_to:
+            raise self.error(f"the data ends {rest} bytes into it")
 
-    def _error(self, what: str) -> MrtError:
+    def error(self, what: str) -> MrtError:
+        """About the record that is being read."""
         return MrtError(f"record {self._records} at byte {self._offset}: {what}")
+
+    def _size_of_next(self) -> int | None:
+        """Bytes of the next record's body, None while they are not all there."""
+        available = len(self._data) - self._read_up_to - HEADER
+        if available < 0:
+            return None
+        (size,) = struct.unpack_from("!I", self._data, self._read_up_to + 8)
+        if size > RECORD_MAX:
+            raise self.error(f"{size} bytes long, more than {RECORD_MAX}")
+        return int(size) if size <= available else None
 
     def _read(self, kind: int, subtype: int, body: bytes) -> Route | None:
         if kind != TABLE_DUMP_V2:
-            raise self._error(f"of type {kind}, not TABLE_DUMP_V2 ({TABLE_DUMP_V2}); updates are not a table")
+            raise self.error(f"of type {kind}, not TABLE_DUMP_V2 ({TABLE_DUMP_V2}); updates are not a table")
         if subtype in UNICAST:
             return self._read_route(body, UNICAST[subtype], with_paths=subtype in WITH_PATHS)
         if subtype != PEER_INDEX_TABLE and subtype not in OTHERS:
-            raise self._error(f"of subtype {subtype}, which TABLE_DUMP_V2 does not have")
+            raise self.error(f"of subtype {subtype}, which TABLE_DUMP_V2 does not have")
         return None
 
     def _read_route(self, body: bytes, octets: int, *, with_paths: bool) -> Route:
         bits = self._number(body, 4, 1)
         size = (bits + 7) // 8
         if size > octets:
-            raise self._error(f"prefix length {bits} is not 0..{8 * octets}")
+            raise self.error(f"prefix length {bits} is not 0..{8 * octets}")
         at = 5 + size
         entries = self._number(body, at, 2)
         free = 8 * octets - bits
@@ -109,12 +116,12 @@ class TableDump:
             length = self._number(body, at, 2)
             at += 2
             if length > len(body) - at:
-                raise self._error(f"attributes of {length} bytes, {len(body) - at} are left")
+                raise self.error(f"attributes of {length} bytes, {len(body) - at} are left")
             if next_hop is None:
                 next_hop = self._next_hop(body[at : at + length], octets)
             at += length
         if at != len(body):
-            raise self._error(f"{len(body) - at} bytes behind its {entries} entries")
+            raise self.error(f"{len(body) - at} bytes behind its {entries} entries")
         return (number.to_bytes(octets, "big"), bits), next_hop
 
     def _next_hop(self, attributes: bytes, octets: int) -> str | None:
@@ -125,7 +132,7 @@ class TableDump:
             kind, length = self._number(attributes, at + 1, 1), self._number(attributes, at + 2, wide)
             at += 2 + wide
             if length > len(attributes) - at:
-                raise self._error(f"attribute {kind} of {length} bytes, {len(attributes) - at} are left")
+                raise self.error(f"attribute {kind} of {length} bytes, {len(attributes) - at} are left")
             if kind == wanted:
                 value = attributes[at : at + length]
                 return self._next_hop4(value) if octets == 4 else self._next_hop6(value)
@@ -134,7 +141,7 @@ class TableDump:
 
     def _next_hop4(self, value: bytes) -> str:
         if len(value) != 4:
-            raise self._error(f"a next hop of {len(value)} bytes, not 4")
+            raise self.error(f"a next hop of {len(value)} bytes, not 4")
         return str(IPv4Address(value))
 
     def _next_hop6(self, value: bytes) -> str:
@@ -143,12 +150,12 @@ class TableDump:
             value = value[3:]
         length = self._number(value, 0, 1)
         if length not in {16, 32} or len(value) < 1 + length:
-            raise self._error(f"a next hop of {length} bytes in {len(value)}, not 16 or 32")
+            raise self.error(f"a next hop of {length} bytes in {len(value)}, not 16 or 32")
         return str(IPv6Address(value[1:17]))
 
     def _number(self, data: bytes, at: int, size: int) -> int:
         if size > len(data) - at:
-            raise self._error(f"ends before the {size} bytes at {at} of {len(data)}")
+            raise self.error(f"ends before the {size} bytes at {at} of {len(data)}")
         return int.from_bytes(data[at : at + size], "big")
 
 
@@ -164,13 +171,13 @@ def read_mrt(source: str | PathLike[str] | IO[bytes]) -> Iterator[Route]:
             yield from read_mrt(file)
         return
     dump = TableDump()
-    for portion in _portions(source):
+    for portion in _portions(source, dump):
         yield from dump.receive(portion)
     dump.finish()
 
 
-def _portions(file: IO[bytes]) -> Iterator[bytes]:
-    """The contents, unpacked."""
+def _portions(file: IO[bytes], dump: TableDump) -> Iterator[bytes]:
+    """The contents, unpacked; `dump` has had those before."""
     first = file.read(3)
     file.seek(-len(first), 1)
     plain: IO[bytes] | gzip.GzipFile | bz2.BZ2File = file
@@ -181,9 +188,8 @@ def _portions(file: IO[bytes]) -> Iterator[bytes]:
     try:
         while portion := plain.read(PORTION):
             yield portion
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise MrtError(f"the compressed file is damaged: {error}") from error
-    except OSError as error:
-        if plain is file:
-            raise
-        raise MrtError(f"the compressed file is damaged: {error}") from error
+    except (EOFError, OSError, zlib.error) as error:
+        if plain is file or (isinstance(error, OSError) and error.errno is not None):
+            raise  # the file cannot be read; what it holds may be right
+        name = getattr(file, "name", "the compressed file")
+        raise dump.error(f"{name} is damaged before its byte {file.tell()}: {error}") from error

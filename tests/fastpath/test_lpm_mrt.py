@@ -7,6 +7,7 @@ import doctest
 import gzip
 import io
 import struct
+import time
 from ipaddress import ip_address, ip_network
 from random import Random
 
@@ -137,11 +138,57 @@ def test_what_is_wrong_is_named_and_the_table_stays(data, says):
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
-def test_a_damaged_archive_is_an_error_of_the_same_type(pack):
+def test_a_damaged_archive_is_an_error_of_the_same_type_that_says_where(pack, tmp_path):
     packed = pack(GOOD * 50)
-    for bad in (packed[: len(packed) // 2], packed[:20] + b"\xff" * 20 + packed[40:]):
-        with pytest.raises(MrtError, match="damaged"):
+    for bad in (packed[: len(packed) // 2], packed[:20] + b"\xff" * 20 + packed[40:], packed[:-4] + b"\0\0\0\0"):
+        (path := tmp_path / "rib").write_bytes(bad)
+        with pytest.raises(MrtError, match=rf"^record \d+ at byte \d+: {path} is damaged before its byte \d+: "):
+            list(read_mrt(path))
+        with pytest.raises(MrtError, match="the compressed file is damaged"):
             list(read_mrt(io.BytesIO(bad)))
+
+
+def test_a_damaged_archive_names_the_record_that_what_was_right_led_to(tmp_path):
+    packed = gzip.compress(GOOD * (3 * lpm_mrt.PORTION // len(GOOD)))
+    (path := tmp_path / "rib.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    with pytest.raises(MrtError, match="damaged") as caught:
+        list(read_mrt(path))
+    assert int(str(caught.value).split()[1]) > 10
+
+
+@pytest.mark.parametrize("error", [OSError(5, "cannot read"), PermissionError(13, "no")])
+def test_a_file_that_cannot_be_read_is_no_damaged_archive(error):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 100:
+                raise error
+            return super().read(100 if size is None or size < 0 or size > 100 else size)
+
+    with pytest.raises(type(error)):
+        list(read_mrt(Broken(gzip.compress(GOOD * 50))))
+
+
+def seconds(portions):
+    """The least of three."""
+    found = []
+    for _ in range(3):
+        began = time.process_time()
+        outcome(portions)
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def test_time_grows_as_the_data_does():
+    """Quadratic would be sixteen times as long for four times as much."""
+    many = route("10.0.0.0/8", next_hop("192.0.2.1"))
+    assert seconds([many * 60_000]) < 9 * seconds([many * 15_000])
+    long = record(3, bytes(1 << 20))
+    assert seconds(cut(long * 4, 64)) < 9 * seconds(cut(long, 64)), "four records"
+    assert seconds(cut(record(3, bytes(1 << 22)), 64)) < 9 * seconds(cut(long, 64)), "one, four times as long"
+
+
+def cut(data, size):
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def test_bent_dumps_give_routes_or_the_error_whole_and_byte_by_byte():
