@@ -87,10 +87,10 @@ class Counting:
             for index, number in enumerate(before.numbers):
                 self._meaning[number] = (source, index)
             return before
+        staying = {} if before is None else _staying(before, rules)
         numbers = []
-        for index, rule in enumerate(rules):
-            same = before is not None and index < len(before.rules) and before.rules[index] == rule
-            number = before.numbers[index] if before is not None and same else self._take()
+        for index in range(len(rules)):
+            number = staying[index] if index in staying else self._take()
             self._meaning[number] = (source, index)
             numbers.append(number)
         return _Block(rules, tuple(numbers))
@@ -103,6 +103,16 @@ class Counting:
             number = len(self._meaning)
             self._meaning.append(None)
         return number
+
+
+def _staying(before: _Block, rules: tuple[object, ...]) -> dict[int, int]:
+    """Numbers of rules that were there before, by where they are now: those before and behind what was changed, put in
+    or taken out, and those in the midst of it that did not move."""
+    shorter = min(len(before.rules), len(rules))
+    head = next((i for i in range(shorter) if before.rules[i] != rules[i]), shorter)
+    tail = next((i for i in range(shorter - head) if before.rules[-1 - i] != rules[-1 - i]), shorter - head)
+    found = {i: before.numbers[i] for i in range(shorter - tail) if before.rules[i] == rules[i]}
+    return found | {len(rules) - 1 - i: before.numbers[-1 - i] for i in range(tail)}
 
 
 def block_words(source: Source) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from engine.desired.policy import counting as counting_module
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.counting import Counting, rule_name
 from engine.desired.policy.lower import RULE
-from engine.desired.policy.model import Action, PortMatch, Snapshot
+from engine.desired.policy.model import Action, PeerRule, PortMatch, Snapshot
 from engine.desired.policy.program import Source
 from tests.engine.policy.generator import Generator
 from tests.engine.policy.test_compiler import pods, policy, relabel, snapshot
@@ -50,6 +50,28 @@ def test_a_rule_that_stays_keeps_its_number():
     assert number_of(counting, "NetworkPolicy x/b", 0) != [b]
     assert counting.meaning(b) is None, "what it stood for is gone"
     assert counting.meaning(10**6) is None
+
+
+@pytest.mark.parametrize(
+    "after", [(22, 80, 443, 8080), (80, 22, 443, 8080), (80, 443, 8080, 22), (443, 8080), (80, 8080), (80, 443), (), (80, 22, 8080)]
+)
+def test_rules_that_stay_keep_their_numbers_when_others_come_and_go(after):
+    def written(numbers):
+        rules = tuple(PeerRule(Action.ALLOW, ports=ports(number)) for number in numbers)
+        return snapshot(replace(policy("a"), ingress=rules))
+
+    def numbers_of(numbers):
+        return {port: number_of(counting, "NetworkPolicy x/a", index) for index, port in enumerate(numbers)}
+
+    compiler, counting = Compiler(), Counting()
+    before = (80, 443, 8080)
+    counting.number(compiler.compile(written(before)))
+    first = numbers_of(before)
+    counting.number(compiler.update(written(after)))
+    second = numbers_of(after)
+    assert {port: second[port] for port in after if port in before} == {port: first[port] for port in after if port in before}
+    assert all(len(number) == 1 for number in second.values())
+    assert len({number for (number,) in second.values()}) == len(after)
 
 
 def test_a_label_change_numbers_nothing_anew():
