@@ -90,6 +90,18 @@ def test_every_package_is_marked_as_typed():
     assert (ROOT / "fastpath" / "py.typed").exists()
 
 
+def test_every_suppressed_race_names_a_function_that_is_there():
+    named = re.findall(r"^race\w*:\w*?fastpath_(\S+)$", (ROOT / "tests" / "tsan.supp").read_text(), re.MULTILINE)
+    assert named
+    for mangled in named:  # 5tally_5Tally_total, 5table_4flow_flow_guess
+        parts = re.findall(r"(?:^|_)\d+([A-Za-z]\w*?)(?=_|$)", mangled)
+        function = re.sub(r"^(?:_?\d+[A-Za-z]+)+_", "", mangled)
+        modules = [part for part in parts if part.islower()]
+        sources = [(ROOT / "fastpath").joinpath(*modules).with_suffix(suffix) for suffix in (".pyx", ".pxd")]
+        text = "".join(source.read_text() for source in sources if source.exists())
+        assert re.search(rf"\b{function}\(", text), mangled
+
+
 def test_the_latest_subject_names_its_package_and_a_verb():
     command = ["git", "-C", str(ROOT), "log", "-1", "--no-merges", "--format=%s"]
     done = subprocess.run(command, capture_output=True, text=True)
