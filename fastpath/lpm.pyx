@@ -255,7 +255,7 @@ cdef class RouteTable:
 
         keys: uint32 (n,) in host order for IPv4; for IPv6 uint64 (n, 2) in host
         order, the upper half first, or uint8 (n, 16) in network order. C-contiguous.
-        out: uint32 (n,) to write to instead of a new array.
+        out: uint32 (n,) to write to instead of a new array; ValueError when it overlaps `keys`.
 
         All answers come from one version of the table. From 1,024 addresses on
         the GIL is released. `resolve` turns numbers into values. A number means the same
