@@ -13,6 +13,7 @@ import pytest
 
 from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
 from engine.apply.plane import kernel_openers
+from engine.apply.shortcut import Shortcuts
 from engine.datapath import Datapath
 from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, Via
 from engine.pod.namespace import run_inside
@@ -193,6 +194,15 @@ def test_a_deleted_device_is_made_again(start, names):
     assert datapath.take_events(lambda _: None)
     datapath.repair()
     assert device(names[0])["ifalias"] == "towpath:a"
+
+
+def test_a_shortcut_that_refuses_frames_is_mended(start, monkeypatch):
+    mended = []
+    monkeypatch.setattr(Shortcuts, "mend", lambda shortcuts: mended.append(shortcuts))
+    datapath = start()
+    datapath.plane.events.append(("shortcut", 1))
+    assert not datapath.take_events(lambda _: None), "nothing of a pod's"
+    assert mended == [datapath.shortcuts]
 
 
 def test_a_namespace_that_was_made_anew_gets_a_device(start, names):
