@@ -35,13 +35,14 @@ class Code(IntEnum):
     TRY_AGAIN_LATER = 11
     NOT_AVAILABLE = 50
     LIMITED_CONNECTIVITY = 51
-    FAILED = 100  # the kernel refused, or something inside failed
+    FAILED = 100  # the kernel refused
     INTERFACE_EXISTS = 101
     NO_ADDRESS = 102
     ADDRESS_TAKEN = 103
     NOT_AS_ADDED = 104  # CHECK found a difference
     DELEGATE_FAILED = 105
     PORT_TAKEN = 106
+    INTERNAL = 999  # a fault of ours, as runtimes call theirs
 
 
 class CniError(Exception):

@@ -2,41 +2,48 @@
 
 Owns: who waits for whom.
 Never: knows what a call does.
-Invariant: the next one of a lane begins when the one before has said that it is done.
+Invariant: whoever leaves a lane, however that came about, lets the next one in.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
+from engine.cni.task import Outcome
 from engine.loop import Loop
 
 Lane = tuple[str, str]  # container, interface
-Done = Callable[[], None]
 
 
 class Lanes:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: dict[Lane, deque[Callable[[], None]]] = {}
+        self._waiting: dict[Lane, deque[Outcome[None]]] = {}  # a lane that somebody is in: those behind
 
-    def __bool__(self) -> bool:
-        """Somebody is on the way."""
-        return bool(self._waiting)
+    def __contains__(self, lane: Lane) -> bool:
+        """Somebody is in it."""
+        return lane in self._waiting
 
-    def enter(self, lane: Lane, start: Callable[[Done], None]) -> None:
-        """Call `start` when the lane is free; it calls what it is given once nothing of it is under way."""
-
-        def done() -> None:
-            queue = self._waiting[lane]
-            if queue:
-                self._loop.call_soon(queue.popleft())
-            else:
-                del self._waiting[lane]
-
+    @asynccontextmanager
+    async def passage(self, lane: Lane) -> AsyncIterator[None]:
+        """From when the lane is free, nobody else is in it."""
         if lane in self._waiting:
-            self._waiting[lane].append(lambda: start(done))
+            turn: Outcome[None] = Outcome()
+            self._waiting[lane].append(turn)
+            await turn
         else:
             self._waiting[lane] = deque()
-            start(done)
+        try:
+            yield
+        finally:
+            self._leave(lane)
+
+    def _leave(self, lane: Lane) -> None:
+        behind = self._waiting[lane]
+        if behind:
+            self._loop.call_soon(partial(behind.popleft().settle, None))
+        else:
+            del self._waiting[lane]

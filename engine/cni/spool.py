@@ -7,10 +7,11 @@ Invariant: a file is removed only after its deletion was done; doing one twice i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engine.cni.answer import CniError
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 FILES_LIMIT = 4096  # as in the shim
 _SUFFIX = ".del"
-
-Then = Callable[[Exception | None], None]
 
 
 def open_spool(folder: Path) -> Path:
@@ -46,22 +45,18 @@ def pending(folder: Path) -> list[Path]:
     return [Path(path) for _, path in sorted(found)[:FILES_LIMIT]]
 
 
-def carry_out(path: Path, delete: Callable[[Call, Then], None], then: Callable[[], None]) -> None:
+async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
     """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails."""
     call = read(path)
-    if call is None:
-        path.unlink(missing_ok=True)
-        then()
-        return
-
-    def ended(error: Exception | None) -> None:
-        if error is None:
-            path.unlink(missing_ok=True)
-        else:
+    if call is not None:
+        try:
+            await delete(call)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
             log.warning("deletion %s fails, and is tried again: %s", path.name, error)
-        then()
-
-    delete(call, ended)
+            return error
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return None
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from engine.cni import spool
 from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, pack, unpack
+from engine.cni.task import Outcome, Tasks
 from tests.engine.cni.runtime import SHIM, Runtime, finished
 
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -70,14 +71,21 @@ def test_a_deletion_is_remembered_as_it_came(runtime):
 def test_a_deletion_is_forgotten_when_it_is_done_and_not_before(runtime, error):
     runtime.delete("c1", "/run/netns/gone")
     (file,) = spool.pending(runtime.spool)
-    begun, ended = [], []
-    spool.carry_out(file, lambda call, then: begun.append((call, then)), lambda: ended.append(True))
-    ((call, then),) = begun
-    assert call.container == "c1"
+    begun, waits, ended = [], Outcome(), []
+
+    async def delete(call):
+        begun.append(call)
+        await waits
+
+    async def carry_out():
+        ended.append(await spool.carry_out(file, delete))
+
+    Tasks().begin(carry_out())
+    assert [call.container for call in begun] == ["c1"]
     assert spool.pending(runtime.spool) == [file]
     assert not ended
-    then(error)
-    assert ended == [True]
+    waits.fail(error) if error else waits.settle(None)
+    assert ended == [error]
     assert spool.pending(runtime.spool) == ([] if error is None else [file])
 
 

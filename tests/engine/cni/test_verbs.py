@@ -6,12 +6,9 @@ import signal
 
 import pytest
 
-from engine import Node, parse
-from engine.cni import spool
-from engine.cni.call import checked
-from engine.cni.verbs import Verbs
+from tests.engine.cni.home import Home
 from tests.engine.cni.runtime import runtime_of
-from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
+from tests.engine.namespaces import device, ip, namespaces, wait_for
 from tests.engine.nodes import started, two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
@@ -130,35 +127,15 @@ def test_another_namespace_at_the_path_is_not_served(nodes):
 
 
 @pytest.fixture
-def at_home(tmp_path):
-    """A node in this process, whose clock and patience a test can turn."""
-    text = (
-        '[node]\nname = "a"\nunderlay = ["127.0.0.77/8"]\nprefixes = ["10.1.0.0/24"]\n[host]\nenabled = false\n'
-        f'[state]\ndirectory = "{tmp_path / "state"}"\n[control]\nsocket = "{tmp_path / "control.sock"}"\n'
-    )
-    node = Node(parse(text, file="x"))
-    node.start()
-    verbs = Verbs(node, spool.open_spool(tmp_path / "spool"))
-    yield node, verbs
-    verbs.close()
-    node.stop()
-    node.loop.close()
+def home(tmp_path):
+    with Home(tmp_path) as made:
+        yield made
 
 
-def test_a_container_that_nobody_deletes_is_collected(at_home, monkeypatch):
-    node, verbs = at_home
-    said = []
-
-    def answer(reply, ended):
-        said.append(reply)
-        ended(True)
-
+def test_a_container_that_nobody_deletes_is_collected(home, monkeypatch):
+    node, verbs = home.node, home.verbs
     with namespaces(2) as names:
-        for name in names:
-            variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_NETNS": path_of(name), "CNI_IFNAME": "eth0"}
-            verbs.serve(checked(variables, b'{"cniVersion":"1.0.0","name":"pods"}'), answer)
-        wait_for(lambda: node.loop.turn() or len(said) == 2)
-        assert [reply.status for reply in said] == [0, 0]
+        assert [home.add(name, name)["ips"] for name in names]
         ip("netns", "del", names[0])
         node._keeper.vigil.check()
         assert len(node.residents.pods()) == 1
@@ -166,9 +143,9 @@ def test_a_container_that_nobody_deletes_is_collected(at_home, monkeypatch):
         assert len(node.residents.attachments) == 2, "its runtime has a minute to ask for it"
         monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
         verbs.collect()
-        wait_for(lambda: node.loop.turn() or not verbs.busy)
+        home.settle()
         assert [attachment.container for attachment in node.residents.attachments] == [names[1]]
-        assert [given.taken.handle for given in node.addresses.given()] == [f"pods/{names[1]}/eth0"]
+        assert home.given() == [f"pods/{names[1]}/eth0"]
         assert node.problems() == []
-        node.detach([attachment.key for attachment in node.residents.attachments])
+        assert home.delete(names[1]) is None
         assert device(names[1]) is None

@@ -1,0 +1,167 @@
+"""How attachments begin: addresses, then the attachment, then its device.
+
+Owns: that order, the putting together of what is asked for in one turn of the loop, and what is undone when a step fails.
+Never: answers a runtime.
+Invariant: an addition that fails leaves nothing, and neither does one whose answer the runtime did not get.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import astuple
+
+import msgspec
+
+from engine.cni import planning, sandbox
+from engine.cni.answer import CniError, Code, Reply, Result, success
+from engine.cni.aside import Aside
+from engine.cni.call import Call, arguments_of
+from engine.cni.configuration import OURS, Configuration
+from engine.cni.delegate import Delegated, Plugins
+from engine.cni.removal import Removal
+from engine.cni.task import Outcome
+from engine.errors import TowpathError
+from engine.model import Address
+from engine.node import Node
+from engine.pod.attach import routes_of
+from engine.pod.residents import Attachment, handle
+
+log = logging.getLogger(__name__)
+
+
+class Addition:
+    def __init__(self, node: Node, aside: Aside, plugins: Plugins, removal: Removal) -> None:
+        self._node = node
+        self._aside = aside
+        self._plugins = plugins
+        self._removal = removal
+        self._arriving: list[tuple[Attachment, Outcome[int]]] = []
+
+    async def make(self, call: Call, configuration: Configuration) -> tuple[Attachment, Reply]:
+        """Nothing of ours is in the way: the new attachment, not yet confirmed, and what to answer."""
+        seen = sandbox.look(call.namespace)
+        if call.interface in seen.devices:
+            what = f"interface {call.interface} exists in the container already"
+            raise CniError(Code.INTERFACE_EXISTS, what, call.namespace)
+        given = await self._addresses(call, configuration)
+        try:
+            attachment = self._plan(call, configuration, seen, given)
+            self._node.residents.put(attachment)
+            mtu = await self._attach(attachment)
+            return attachment, success(_result(attachment, mtu, given, configuration), configuration.version)
+        except Exception:
+            await self._take_back(call, configuration, given)
+            raise
+
+    async def conclude(self, attachment: Attachment, *, acknowledged: bool) -> None:
+        """The runtime has the answer, or went away without it."""
+        if self._node.residents.get(attachment.key) != attachment:
+            return
+        try:
+            if acknowledged:
+                self._node.residents.put(msgspec.structs.replace(attachment, confirmed=True))
+                log.info("pod %s attached: %s", attachment.pod, ", ".join(attachment.addresses))
+            else:
+                log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
+                await self._removal.forget(attachment)
+        except (CniError, TowpathError) as error:  # a full disk: what is written down is less than what is
+            log.warning("pod %s: %s", attachment.pod, error)
+
+    # -- addresses ----------------------------------------------------------------
+    async def _addresses(self, call: Call, configuration: Configuration) -> Delegated:
+        if configuration.ipam == OURS:
+            return self._assign(call, configuration)
+        return await self._aside.run(lambda: self._plugins.add(configuration.ipam, call))
+
+    def _assign(self, call: Call, configuration: Configuration) -> Delegated:
+        addresses = self._node.addresses
+        namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
+        given = addresses.assign(
+            handle((configuration.name, call.container, call.interface)),
+            planning.families(configuration, (pool.prefix for pool in addresses.settings.pools)),
+            wanted=configuration.wanted,
+            sticky=planning.sticky_identity(configuration, call, namespace, name),
+            within=configuration.pools,
+        )
+        if not given:
+            raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
+        return Delegated(given, configuration.routes, {})
+
+    async def _take_back(self, call: Call, configuration: Configuration, given: Delegated) -> None:
+        """Undo what was done. The error that led here is the one to tell, so others are only logged."""
+        key = (configuration.name, call.container, call.interface)
+        try:
+            attachment = self._node.residents.get(key)
+            if attachment is not None:
+                await self._removal.detach(attachment)
+            elif configuration.ipam == OURS:
+                self._node.addresses.release(handle(key), given.addresses)
+            if configuration.ipam != OURS:
+                await self._aside.run(lambda: self._plugins.run(configuration.ipam, call, "DEL"))
+        except Exception as error:  # noqa: BLE001 - it is not what the runtime is to hear
+            log.warning("what was begun for container %s could not be undone: %s", call.container, error)
+
+    # -- the attachment -------------------------------------------------------------
+    def _plan(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> Attachment:
+        node = self._node
+        used: set[Address] = set()
+        if configuration.ipam != OURS:  # ours gives nothing twice
+            used = {address for other in node.residents.attachments for address in other.ip_addresses()}
+            used |= {address for pod in node.config.pods for address in pod.addresses}
+        planning.check_addresses(given.addresses, node.config, used)
+        if configuration.ports:
+            planning.check_ports(configuration.ports, (*node.config.facts().pods, *node.residents.pods()))
+        network = planning.network_of(node.config)
+        routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
+        delegated = configuration.ipam != OURS
+        namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
+        label = planning.label(configuration, namespace, name)
+        return Attachment(
+            network=configuration.name,
+            container=call.container,
+            interface=call.interface,
+            pod=node.residents.name_for(label, call.container, call.interface, ()),
+            namespace=call.namespace,
+            namespace_id=seen.namespace_id,
+            addresses=tuple(map(str, given.addresses)),
+            routes=None if routes is None else tuple(map(str, routes)),
+            orchestrator=(namespace, name),
+            labels=configuration.labels,
+            ports=tuple(planning.wish(port) for port in configuration.ports),
+            bandwidth=astuple(configuration.bandwidth),
+            ipam=configuration.ipam if delegated else "",
+            configuration=call.input.decode() if delegated else "",
+            arguments=call.arguments,
+            search_path=call.search_path,
+            since=round(time.time(), 3),
+        )
+
+    # -- the device -------------------------------------------------------------------
+    async def _attach(self, attachment: Attachment) -> int:
+        """Its MTU. What came in one turn is done in one pass."""
+        outcome: Outcome[int] = Outcome()
+        self._arriving.append((attachment, outcome))
+        if len(self._arriving) == 1:
+            self._node.loop.call_soon(self._attach_arriving)
+        return await outcome
+
+    def _attach_arriving(self) -> None:
+        arriving, self._arriving = self._arriving, []
+        found: Sequence[int | Exception]
+        try:
+            found = self._node.attach(*(attachment for attachment, _ in arriving))
+        except Exception as error:  # noqa: BLE001 - it is raised where each is waited for
+            found = [error] * len(arriving)
+        for (_, outcome), mtu in zip(arriving, found, strict=True):
+            if isinstance(mtu, Exception):
+                outcome.fail(mtu)
+            else:
+                outcome.settle(mtu)
+
+
+def _result(attachment: Attachment, mtu: int, given: Delegated, configuration: Configuration) -> Result:
+    dns = {**given.dns, **configuration.dns}
+    through = routes_of(attachment.as_pod())
+    return Result(attachment.interface, attachment.namespace, mtu, given.addresses, through, dns)
