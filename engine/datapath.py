@@ -119,21 +119,28 @@ class Datapath:
 
     def apply(self, desired: Desired) -> Outcome:
         """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
-        outcome, departure = self.apply_without_waiting(desired)
-        self._see_off(departure)
+        outcome = self.apply_without_waiting(desired)
+        self.see_off()
         return outcome
 
-    def apply_without_waiting(self, desired: Desired) -> tuple[Outcome, Departure]:
-        """As `apply`, but for the devices of pods that go: whoever asks sees to these, and says so (`pods.forget`)."""
+    def apply_without_waiting(self, desired: Desired) -> Outcome:
+        """As `apply`, but for the devices of pods that go: they stand until somebody sees to `pods.leaving`."""
         if desired.policy is not None:
             self.pods.clear_the_way(desired.pods)
         outcome = self._followed(partial(self.reconciler.apply, desired))
         self.shortcuts.settle(desired.tunnels)
-        return outcome, self.pods.leaving()
+        return outcome
 
-    def _see_off(self, departure: Departure) -> None:
+    def see_off(self) -> None:
+        """Delete the devices of the pods that left the plane."""
+        departure = self.pods.leaving()
         departure.delete()
-        self.pods.forget(departure)
+        self.forget(departure)
+
+    def forget(self, departure: Departure) -> None:
+        """These devices are deleted. What was refused counts among what failed, and is tried again."""
+        if self.pods.forget(departure):
+            logged(self._followed(self.reconciler.repair))
 
     def estate(self) -> list[Heirloom]:
         """Every open port, for a successor. What is not in it the successor finds in the kernel."""
@@ -171,7 +178,7 @@ class Datapath:
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
         outcome = logged(self._followed(self.reconciler.repair))
-        self._see_off(self.pods.leaving())
+        self.see_off()
         self.rules.tell()
         return outcome
 

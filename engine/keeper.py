@@ -9,6 +9,7 @@ what was last seen of the underlay, and from nothing that was in force before.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ from engine.vigil import Vigil
 if TYPE_CHECKING:
     from engine.apply.plane import Plane
     from engine.handover.taker import Takeover
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -218,13 +221,11 @@ class Keeper:
                 if self.residents.get(attachment.key) != attachment:
                     self.residents.put(attachment)
             self.settle_pods()
+            found = [self._attached(attachment) for attachment in attachments]
         except BaseException:
-            self.detach([attachment.key for attachment in attachments])
+            self._undo(attachments)
             raise
-        found = [self._attached(attachment) for attachment in attachments]
-        failed = [a.key for a, mtu in zip(attachments, found, strict=True) if isinstance(mtu, TowpathError)]
-        if failed:
-            self.detach(failed)
+        self._undo([a for a, mtu in zip(attachments, found, strict=True) if isinstance(mtu, TowpathError)])
         return found
 
     def _attached(self, attachment: Attachment) -> int | TowpathError:
@@ -234,24 +235,50 @@ class Keeper:
             error = TowpathError("is not attached", where=f"pod {attachment.pod}", remedy="see the daemon's log")
         return error or (device.device.mtu if device else 0)
 
+    def _undo(self, attachments: Sequence[Attachment]) -> None:
+        """Of what was half made nothing stays. Where that fails too, what is left is `residents.leaving`."""
+        try:
+            self.detach(attachment.key for attachment in attachments)
+        except Exception as error:  # noqa: BLE001 - why they could not be attached is what is to be told
+            log.warning("what is left of pods that could not be attached is removed later: %s", error)
+
     def detach(self, keys: Iterable[Key]) -> list[Attachment]:
+        """TowpathError when a device could not be removed: its attachment stays, and no packet comes to it."""
         detachment = self.begin_to_detach(keys)
         detachment.delete()
-        self.end_detaching(detachment)
+        for error in self.end_detaching(detachment).values():
+            raise error
         return detachment.attachments
 
     def begin_to_detach(self, keys: Iterable[Key]) -> Detachment:
         """The first half of `detach`: no packet comes any more."""
         found = [attachment for attachment in map(self.residents.get, keys) if attachment is not None]
+        if not found:
+            return Detachment([], None)
         self.residents.let_go(attachment.key for attachment in found)
-        return Detachment(found, self._settle_pods_without_waiting() if found else None)
+        for attachment in found:  # one that was refused before
+            self.datapath.reconciler.end_pause(Kind.POD, attachment.pod)
+        self._settle_pods_without_waiting()
+        return Detachment(found, self.datapath.pods.leaving())
 
-    def end_detaching(self, detachment: Detachment) -> None:
-        """The last half: the devices are gone, and so are the attachments."""
+    def end_detaching(self, detachment: Detachment) -> dict[Key, TowpathError]:
+        """The last half: the devices are gone, and so are the attachments, but for those that were refused."""
+        refused: dict[Key, TowpathError] = {}
         if detachment.departure is not None:
-            self.datapath.pods.forget(detachment.departure)
+            self.datapath.forget(detachment.departure)
+            self.vigil.arm_retry()
         for attachment in detachment.attachments:
-            self.residents.discard(attachment.key)
+            try:
+                if self.datapath.pods.is_standing(attachment.pod):
+                    raise self._why_it_stands(attachment.pod)
+                self.residents.discard(attachment.key)
+            except TowpathError as error:
+                refused[attachment.key] = error
+        return refused
+
+    def _why_it_stands(self, pod: str) -> TowpathError:
+        error = self.datapath.reconciler.failure_of(Kind.POD, pod)
+        return error or TowpathError("its device is still there", where=f"pod {pod}", remedy="it is tried again")
 
     # -- from facts to the kernel ----------------------------------------------------
     def reload(self, config: Config) -> Outcome:
@@ -262,19 +289,17 @@ class Keeper:
 
     def settle_pods(self) -> None:
         """As `reload`, when only the pods, or the policies about them, are others."""
-        departure = self._settle_pods_without_waiting()
-        departure.delete()
-        self.datapath.pods.forget(departure)
+        self._settle_pods_without_waiting()
+        self.datapath.see_off()
+        self.vigil.arm_retry()
 
-    def _settle_pods_without_waiting(self) -> Departure:
+    def _settle_pods_without_waiting(self) -> None:
         facts = self.facts(self.config)
         desired = self._computed(facts, self._underlay)
-        outcome, departure = self.datapath.apply_without_waiting(desired)
-        logged(outcome)
+        logged(self.datapath.apply_without_waiting(desired))
         self.desired = desired
         self.policing.settled(facts)
         self.vigil.arm_retry()
-        return departure
 
     def facts(self, config: Config) -> Facts:
         """What the file says, and the pods that runtimes attached."""

@@ -130,16 +130,16 @@ class Node:
         return self.loop.call(lambda: self._keeper.attach(attachments))
 
     def detach(self, keys: Iterable[Key]) -> list[Attachment]:
-        """Remove the devices and forget the attachments; those that there were."""
+        """Remove the devices and forget the attachments; those that there were. TowpathError: a device still stands."""
         return self.loop.call(lambda: self._keeper.detach(list(keys)))
 
     def begin_to_detach(self, keys: Iterable[Key]) -> Detachment:
         """The first half of `detach`, in the loop: no packet comes any more. Then `delete`, in any thread."""
         return self._keeper.begin_to_detach(keys)
 
-    def end_detaching(self, detachment: Detachment) -> None:
-        """The last half, in the loop: the devices are gone, and so are the attachments."""
-        self._keeper.end_detaching(detachment)
+    def end_detaching(self, detachment: Detachment) -> dict[Key, TowpathError]:
+        """The last half, in the loop: the attachments are forgotten, but for those whose device still stands."""
+        return self._keeper.end_detaching(detachment)
 
     def pod_device(self, name: str) -> DeviceState | None:
         """How the pod's device is; None: gone. KernelError when the pod is not attached."""

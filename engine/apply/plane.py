@@ -214,7 +214,11 @@ class Forwarding:
         number = self.plane.attach(opened)
         self.ports[owner] = number
         self.attached[owner] = opened
-        self._point(owner)
+        try:
+            self._point(owner)
+        except BaseException:
+            self.detach(owner)
+            raise
         return number
 
     def update(self, owner: Owner, addresses: Iterable[Address], mtu: int, bandwidth: Bandwidth | None = None) -> None:
@@ -225,10 +229,15 @@ class Forwarding:
     def detach(self, owner: Owner) -> None:
         """Take the port from every adjacency, then from the plane. Does not close it."""
         number = self.ports.pop(owner, None)
-        if number is not None:
+        if number is None:
+            return
+        try:
             self._point(owner)
             self.plane.detach(number)
-            del self.attached[owner]
+        except BaseException:
+            self.ports[owner] = number  # so that it can be tried again
+            raise
+        del self.attached[owner]
 
     def owner_of(self, number: int) -> Owner | None:
         return next((owner for owner, candidate in self.ports.items() if candidate == number), None)

@@ -130,6 +130,10 @@ class Reconciler:
         failure = self._failures.get((kind, key))
         return failure.error if failure else None
 
+    def end_pause(self, kind: Kind, key: Hashable) -> None:
+        """Let the next pass try this object again at once."""
+        self._failures.pop((kind, key), None)
+
     def end_pauses(self) -> None:
         """Let the next pass try everything again at once."""
         self._failures.clear()

@@ -9,7 +9,7 @@ again; nobody else waits for the kernel to delete a device.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from engine.cni.answer import CniError, Code
 from engine.cni.aside import Aside
@@ -17,7 +17,7 @@ from engine.cni.call import Call
 from engine.cni.delegate import Plugins
 from engine.cni.task import Outcome, Tasks
 from engine.node import Node
-from engine.pod.residents import Attachment
+from engine.pod.residents import Attachment, Key
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +44,36 @@ class Removal:
     async def _detach_leaving(self) -> None:
         leaving, self._leaving = self._leaving, []
         try:
-            await self._detach_together([attachment for attachment, _ in leaving])
-        except Exception as error:
-            log.exception("pods could not be detached")
-            for _, outcome in leaving:
-                outcome.fail(error)
-        else:
-            for _, outcome in leaving:
+            refused = await self._detach_together([attachment for attachment, _ in leaving])
+        except Exception as error:  # noqa: BLE001 - it is raised where each is waited for
+            refused = {attachment.key: error for attachment, _ in leaving}
+        for attachment, outcome in leaving:
+            refusal = refused.get(attachment.key)
+            if refusal is not None:
+                outcome.fail(refusal)
+            else:
                 outcome.settle(None)
 
-    async def _detach_together(self, attachments: list[Attachment]) -> None:
+    async def _detach_together(self, attachments: list[Attachment]) -> Mapping[Key, Exception]:
+        """Those that could not be removed, and why."""
         detachment = self._node.begin_to_detach(attachment.key for attachment in attachments)
-        if detachment.departure is not None:
+        try:
             await self._aside.run(detachment.delete)
-        self._node.end_detaching(detachment)
+        except Exception:  # what stands then is seen, and said, by the last half
+            log.exception("devices could not be deleted aside")
+        refused: dict[Key, Exception] = {**self._node.end_detaching(detachment)}
         for attachment in detachment.attachments:
-            if not attachment.ipam:
-                self._node.addresses.release(attachment.handle, attachment.ip_addresses())
+            if attachment.key not in refused and not attachment.ipam:
+                try:
+                    self._node.addresses.release(attachment.handle, attachment.ip_addresses())
+                except Exception as error:  # noqa: BLE001 - the others go on
+                    refused[attachment.key] = error
+        return refused
+
+    def release(self, handle: str) -> None:
+        """What an earlier removal could not give back when everything else was gone."""
+        addresses = self._node.addresses
+        addresses.release(handle, [given.address for given in addresses.given() if given.taken.handle == handle])
 
     async def forget(self, attachment: Attachment) -> None:
         """As `detach`, and a plugin that gave addresses is told after that."""

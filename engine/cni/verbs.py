@@ -27,7 +27,7 @@ from engine.errors import TowpathError
 from engine.node import Node
 from engine.pod.ipam.allocator import NoAddressError, TakenError
 from engine.pod.namespace import identity
-from engine.pod.residents import Attachment, Key
+from engine.pod.residents import Attachment, Key, handle
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,9 @@ class Verbs:
         for attachment in self._node.residents.gone_before(self._node.loop.clock() - GRACE):
             log.warning("removing pod %s, whose namespace is gone", attachment.pod)
             self._tasks.begin(self._forget_quietly(attachment))
+        for attachment in self._node.residents.leaving:
+            if (attachment.container, attachment.interface) not in self._lanes:  # nobody is about it
+                self._tasks.begin(self._forget_quietly(attachment))
 
     def forget_earlier_boot(self) -> None:
         """Tell delegated plugins of the attachments that ended with the last boot."""
@@ -147,12 +150,14 @@ class Verbs:
 
     # -- DEL and GC ----------------------------------------------------------------
     async def _delete(self, call: Call, configuration: Configuration) -> None:
-        attachment = self._node.residents.get(_key(call, configuration))
-        if attachment is not None:
-            if attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
-                await self._removal.detach(attachment)
-            else:  # the configuration was changed since
-                await self._removal.forget(attachment)
+        key = _key(call, configuration)
+        attachment = self._node.residents.get(key)
+        if attachment is None:
+            self._removal.release(handle(key))
+        elif attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
+            await self._removal.detach(attachment)
+        else:  # the configuration was changed since
+            await self._removal.forget(attachment)
         await self._ask_plugin(configuration, call, "DEL")
 
     async def _delete_remembered(self, call: Call) -> None:

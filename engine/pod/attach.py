@@ -73,28 +73,27 @@ class Recorded:
 class Departure:
     """Devices to be deleted, which takes the kernel some 15 ms and needs nobody's attention."""
 
-    _ports: dict[str, LocalPort]
+    leaving: dict[str, Attachment]
+    deleted: set[str] = field(default_factory=set)
     refused: dict[str, TowpathError] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._ports)
 
     def delete(self) -> None:
         """In any thread. All at once: the kernel waits long for each, and not longer for several."""
-        if len(self._ports) > 1:
+        if len(self.leaving) > 1:
             with ThreadPoolExecutor(
-                min(len(self._ports), _DELETED_AT_ONCE), thread_name_prefix="towpath-delete"
+                min(len(self.leaving), _DELETED_AT_ONCE), thread_name_prefix="towpath-delete"
             ) as threads:
-                list(threads.map(self._delete, self._ports.items()))
+                list(threads.map(self._delete, self.leaving))
         else:
-            for item in self._ports.items():
-                self._delete(item)
+            for name in self.leaving:
+                self._delete(name)
 
-    def _delete(self, item: tuple[str, LocalPort]) -> None:
-        error = tried(item[1].delete, f"pod {item[0]}")
-        if error is not None:
-            self.refused[item[0]] = error
+    def _delete(self, name: str) -> None:
+        error = tried(self.leaving[name].port.delete, f"pod {name}")
+        if error is None:
+            self.deleted.add(name)
+        else:
+            self.refused[name] = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class PodDriver:
         self._open_tun = open_tun
         self._record = record
         self.attachments: dict[str, Attachment] = {}
-        self._leaving: dict[str, LocalPort] = {}  # out of the plane; their devices are still to be deleted
+        self._leaving: dict[str, Attachment] = {}  # out of the plane; their devices are still to be deleted
 
     def actual(self) -> Mapping[Hashable, object]:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
@@ -211,7 +210,7 @@ class PodDriver:
             if value is not None:
                 attempt(key, partial(self.set, key, value))
             elif key in self.attachments:
-                self._take_out(key)
+                attempt(key, partial(self._take_out, key))
             elif key not in self._leaving:
                 attempt(key, partial(self.remove, key))
         return refused
@@ -229,31 +228,54 @@ class PodDriver:
 
     def _take_out(self, name: str) -> None:
         self._forwarding.detach(("pod", name))
-        self._leaving[name] = self.attachments.pop(name).port
+        self._leaving[name] = self.attachments.pop(name)
 
     def leaving(self) -> Departure:
         """The devices of the pods that were taken out of the plane since the last time, to be deleted."""
-        ports, self._leaving = self._leaving, {}
-        return Departure(ports)
+        leaving, self._leaving = self._leaving, {}
+        return Departure(leaving)
 
-    def forget(self, departure: Departure) -> None:
-        """The devices are gone: there is nothing to look for any more."""
-        for name, refused in departure.refused.items():
-            log.warning("the device of pod %s is still there: %s", name, refused)
-        done = [name for name in departure.names if name not in departure.refused]
-        error = tried(lambda: self._record.discard(*done), "record of devices")
+    def forget(self, departure: Departure) -> bool:
+        """There is nothing to look for any more, but where a device was not deleted: whether there is such a one."""
+        error = tried(lambda: self._record.discard(*departure.deleted), "record of devices")
         if error is not None:
             log.warning("%s", error)
+        standing = {name: left for name, left in departure.leaving.items() if name not in departure.deleted}
+        for name, left in standing.items():
+            log.warning("the device of pod %s is still there: %s", name, departure.refused.get(name, "nobody tried"))
+            self._leave_standing(left)
+        return bool(standing)
+
+    def is_standing(self, name: str) -> bool:
+        """Whether something of this pod, which is to be gone, is still there."""
+        return name in self.attachments or name in self._leaving or name in self._record.entries
+
+    def _leave_standing(self, left: Attachment) -> None:
+        """What was not deleted is written down, as what an earlier run left is: the next passes remove it."""
+        pod = left.device.pod
+        tried(left.port.close, f"pod {pod.name}")
+        if tried(lambda: self._record.add(Entry(pod.name, pod.namespace, pod.interface)), f"pod {pod.name}"):
+            self._leaving[pod.name] = left  # a full disk
 
     def remove(self, key: Hashable) -> None:
         name = cast(str, key)
-        attachment = self.attachments.pop(name, None)
-        if attachment is not None:
-            self._forwarding.detach(("pod", name))
-            attachment.port.delete()
+        if name in self.attachments:
+            self._take_out(name)
+        else:
+            self._forwarding.detach(("pod", name))  # which may have failed when it was tried before
+        left = self._leaving.pop(name, None)
+        if left is not None:
+            self._delete(left)
         elif name in self._record.entries:
             _delete_recorded(self._record.entries[name])
         self._record.discard(name)
+
+    def _delete(self, left: Attachment) -> None:
+        try:
+            left.port.delete()
+        except BaseException:
+            self._leave_standing(left)
+            raise
 
     def release(self, *, undo: bool = False) -> None:
         """Close every queue and leave the devices to the next run; with `undo`, delete those made by this one."""
@@ -320,16 +342,21 @@ class PodDriver:
             if pod.name not in self.attachments and _nothing_of_ours(wanted):
                 self._record.discard(pod.name)
             raise
+        attachment = Attachment(wanted, port, seen, made)
         try:
             self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
         except BaseException:
-            if made:
-                port.delete()
-                self._record.discard(pod.name)
-            else:
-                port.close()
+            self._undo(attachment)
             raise
-        self.attachments[pod.name] = Attachment(wanted, port, seen, made)
+        self.attachments[pod.name] = attachment
+
+    def _undo(self, attachment: Attachment) -> None:
+        """What went wrong before is what is to be told."""
+        name = attachment.device.pod.name
+        if not attachment.made:
+            attachment.port.close()
+        elif tried(partial(self._delete, attachment), f"pod {name}") is None:
+            tried(partial(self._record.discard, name), f"pod {name}")
 
     def _open(self, wanted: PodDevice, settings: DeviceSettings) -> tuple[LocalPort, bool]:
         """In the pod's namespace: take the device, or make it, and configure it."""
@@ -350,10 +377,7 @@ class PodDriver:
         try:
             _configure_pod(settings)
         except BaseException:
-            if state is None:
-                port.delete()
-            else:
-                port.close()
+            self._undo(Attachment(wanted, port, None, made=state is None))
             raise
         return port, state is None
 
@@ -436,18 +460,18 @@ def _nothing_of_ours(wanted: PodDevice) -> bool:
         state = run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {pod.name}")
     except (TowpathError, OSError):
         return True
-    return state is None or not state.alias.startswith(ALIAS_PREFIX)
+    return state is None or not state.is_ours
 
 
 def _delete_recorded(entry: Entry) -> None:
-    """Remove a device of an earlier run, if it still stands and is marked as that pod's."""
+    """Remove a device that was left, if it still stands and is marked as that pod's, or not marked yet."""
     if identity(entry.namespace) is None:
         return
 
     def delete_if_ours() -> None:
         with netlink() as ip:
             state = read(ip, entry.interface)
-            if state is not None and state.alias == f"{ALIAS_PREFIX}{entry.pod}":
+            if state is not None and state.is_ours and state.alias in ("", f"{ALIAS_PREFIX}{entry.pod}"):
                 delete(ip, entry.interface)
 
     run_inside(entry.namespace, delete_if_ours, where=f"pod {entry.pod}")

@@ -132,6 +132,7 @@ class Residents:
     def _take(self, attachment: Attachment) -> None:
         before = self._pods.get(attachment.key)
         pod = attachment.as_pod()
+        self._leaving.discard(attachment.key)
         self._attachments[attachment.key] = attachment
         self._names[attachment.pod] = attachment.key
         self._interfaces.setdefault((attachment.container, attachment.interface), set()).add(attachment.key)
@@ -141,7 +142,16 @@ class Residents:
         """They are no pods any more, but written down until `discard`: their devices may still stand."""
         self._leaving.update(keys)
 
+    @property
+    def leaving(self) -> list[Attachment]:
+        """What is to be gone, but may not be yet."""
+        return [attachment for key, attachment in self._attachments.items() if key in self._leaving]
+
     def discard(self, key: Key) -> None:
+        """Out of the journal first: what cannot be written down is still here, and can be discarded again."""
+        stored = self._store.get(_ATTACHMENTS + handle(key))
+        if stored is not None:
+            self._store.delete(_ATTACHMENTS + handle(key), stored.revision)
         self._gone.pop(key, None)
         self._leaving.discard(key)
         self._pods.pop(key, None)
@@ -152,9 +162,6 @@ class Residents:
             keys.discard(key)
             if not keys:
                 del self._interfaces[attachment.container, attachment.interface]
-            stored = self._store.get(_ATTACHMENTS + handle(key))
-            if stored is not None:
-                self._store.delete(_ATTACHMENTS + handle(key), stored.revision)
 
     def pods(self) -> tuple[Pod, ...]:
         """Those that have their namespace, as of the last look."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import contextmanager
+
 import pytest
 
 from engine.cni import addition
+from engine.errors import KernelError
+from engine.pod import attach
+from fastpath.port.tun import TunPort
 from tests.engine.cni.home import Home, failing
 from tests.engine.namespaces import device, namespaces
 
@@ -77,3 +84,73 @@ def test_an_answer_that_cannot_be_given_is_one_that_was_not_taken(home, sandbox,
     home.verbs.serve = serve
     nothing_is_left(home, sandbox)
     assert home.add("c1", sandbox)["ips"]
+
+
+# -- devices that the kernel does not let go ------------------------------------------
+@pytest.fixture
+def stubborn(monkeypatch):
+    """While the block runs, no device is deleted, by whichever way."""
+
+    @contextmanager
+    def stubborn(number):
+        refusal = OSError(number, os.strerror(number))
+        with (
+            failing(monkeypatch, TunPort, "delete", refusal, times=999),
+            failing(monkeypatch, attach, "delete", refusal, times=999),
+        ):
+            yield
+
+    return stubborn
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EPERM, errno.ENOBUFS])
+def test_an_address_is_kept_until_the_device_is_gone(home, sandbox, stubborn, number):
+    assert home.add("c1", sandbox)["ips"]
+    with stubborn(number):
+        for _ in range(2):
+            refused = home.delete("c1")
+            assert refused["code"] == 100
+            assert os.strerror(number) in refused["msg"]
+            assert home.given() == ["pods/c1/eth0"]
+            assert device(sandbox) is not None
+        assert home.add("c1", sandbox)["code"] == 101
+        assert "pod" in home.node.problems()[0].what
+    assert home.delete("c1") is None
+    nothing_is_left(home, sandbox)
+
+
+def test_a_removal_that_failed_is_made_up_for_when_nobody_asks_again(home, sandbox, stubborn):
+    assert home.add("c1", sandbox)["ips"]
+    with stubborn(errno.EBUSY):
+        assert home.delete("c1")["code"] == 100
+        home.verbs.collect()
+        home.settle()
+        assert home.given() == ["pods/c1/eth0"]
+    home.verbs.collect()
+    home.settle()
+    nothing_is_left(home, sandbox)
+
+
+def test_a_device_that_one_way_does_not_remove_goes_by_the_other(home, sandbox, monkeypatch):
+    assert home.add("c1", sandbox)["ips"]
+    with failing(monkeypatch, TunPort, "delete", OSError(errno.EBUSY, "busy")):
+        assert home.delete("c1") is None
+    nothing_is_left(home, sandbox)
+
+
+def test_a_thread_that_fails_costs_no_device(home, sandbox, monkeypatch):
+    assert home.add("c1", sandbox)["ips"]
+    with failing(monkeypatch, attach.Departure, "delete", RuntimeError("can't start new thread")):
+        assert home.delete("c1") is None
+    nothing_is_left(home, sandbox)
+
+
+@pytest.mark.parametrize("journal", ["residents", "addresses"])
+def test_a_full_disk_keeps_what_cannot_be_written_off(home, sandbox, monkeypatch, journal):
+    assert home.add("c1", sandbox)["ips"]
+    store = home.node.residents._store if journal == "residents" else home.node.addresses.store
+    with failing(monkeypatch, store, "delete" if journal == "residents" else "put", KernelError("no space left")):
+        assert home.delete("c1")["code"] == 100
+    assert home.given() == ["pods/c1/eth0"]
+    assert home.delete("c1") is None
+    nothing_is_left(home, sandbox)
