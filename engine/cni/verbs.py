@@ -67,12 +67,16 @@ class Verbs:
         """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
         for path in spool.pending(self._spool):
             self._tasks.begin(self._carry_out(path))
-        for attachment in self._node.residents.gone_before(self._node.loop.clock() - GRACE):
-            log.warning("removing pod %s, whose namespace is gone", attachment.pod)
-            self._tasks.begin(self._forget_quietly(attachment))
-        for attachment in self._node.residents.leaving:
-            if (attachment.container, attachment.interface) not in self._lanes:  # nobody is about it
-                self._tasks.begin(self._forget_quietly(attachment))
+        residents = self._node.residents
+        for attachment in residents.gone_before(self._node.loop.clock() - GRACE):
+            self._collect(attachment, residents.is_gone)
+        for attachment in residents.leaving:  # an earlier removal failed
+            self._collect(attachment, residents.is_leaving)
+
+    def _collect(self, attachment: Attachment, is_due: Callable[[Key], bool]) -> None:
+        if _lane(attachment) not in self._lanes:  # otherwise somebody is about it
+            log.warning("removing what is left of pod %s", attachment.pod)
+            self._tasks.begin(self._forget_unless_changed(attachment, is_due, []))
 
     def forget_earlier_boot(self) -> None:
         """Tell delegated plugins of the attachments that ended with the last boot."""
@@ -168,11 +172,18 @@ class Verbs:
         async with self._lanes.passage(("", path.name) if call is None else _lane(call)):
             await spool.carry_out(path, self._delete_remembered)
 
-    async def _forget_quietly(self, attachment: Attachment) -> None:
-        try:
-            await self._removal.forget(attachment)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it
-            log.warning("%s", error)
+    async def _forget_unless_changed(
+        self, attachment: Attachment, is_due: Callable[[Key], bool], problems: list[Exception]
+    ) -> None:
+        """When its lane is free, and if it is then still the one that was meant."""
+        async with self._lanes.passage(_lane(attachment)):
+            if self._node.residents.get(attachment.key) != attachment or not is_due(attachment.key):
+                return
+            try:
+                await self._removal.forget(attachment)
+            except Exception as error:  # noqa: BLE001 - others are to be removed all the same
+                log.warning("%s", error)
+                problems.append(error)
 
     async def _take_back_quietly(self, attachments: list[Attachment]) -> None:
         try:
@@ -196,14 +207,8 @@ class Verbs:
         if stale:
             log.warning("GC of network %s removes %d attachments", configuration.name, len(stale))
         problems: list[Exception] = []
-
-        async def forget(attachment: Attachment) -> None:
-            try:
-                await self._removal.forget(attachment)
-            except Exception as error:  # noqa: BLE001 - it is the answer, once the others are done
-                problems.append(error)
-
-        for ended in [self._tasks.begin(forget(attachment)) for attachment in stale]:
+        works = [self._forget_unless_changed(attachment, lambda _: True, problems) for attachment in stale]
+        for ended in [self._tasks.begin(work) for work in works]:
             await ended
         if configuration.ipam == OURS:
             self._node.addresses.reclaim()
@@ -276,8 +281,8 @@ def _needs(configuration: Configuration, version: str, verb: str) -> None:
         raise CniError(Code.INCOMPATIBLE_VERSION, what, f"the configuration has {configuration.version}")
 
 
-def _lane(call: Call) -> Lane:
-    return call.container, call.interface
+def _lane(of: Call | Attachment) -> Lane:
+    return of.container, of.interface
 
 
 def _key(call: Call, configuration: Configuration) -> Key:

@@ -188,6 +188,9 @@ class Residents:
     def is_gone(self, key: Key) -> bool:
         return key in self._gone
 
+    def is_leaving(self, key: Key) -> bool:
+        return key in self._leaving
+
     def name_for(self, label: str, container: str, interface: str, taken: Container[str]) -> str:
         """A name for the pod that nobody has, and no pod of the file can have."""
         label = label[:_LONGEST_LABEL]

@@ -1,0 +1,97 @@
+"""Who waits for whom: what removes without being asked for a container keeps out of the way of its calls."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from engine.pod.attach import Departure
+from tests.engine.cni.home import Home
+from tests.engine.namespaces import device, ip, namespaces
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+    with Home(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def slow_kernel(monkeypatch):
+    """The first devices that go take until `finish` is set; `begun` tells that they are going."""
+    slow = threading.Event(), threading.Event()
+    delete = Departure.delete
+
+    def wait_and_delete(departure):
+        if threading.current_thread() is not threading.main_thread() and not slow[0].is_set():
+            slow[0].set()
+            assert slow[1].wait(5)
+        delete(departure)
+
+    monkeypatch.setattr(Departure, "delete", wait_and_delete)
+    yield slow
+    slow[1].set()
+
+
+def collect_garbage(home):
+    home.begin("GC", **{"cni.dev/valid-attachments": []})
+
+
+def collect_what_is_gone(home):
+    home.node._keeper.vigil.check()
+    home.verbs.collect()
+
+
+@pytest.mark.parametrize("collect", [collect_garbage, collect_what_is_gone])
+def test_a_container_that_comes_while_its_predecessor_is_collected_stays(home, slow_kernel, collect):
+    begun, finish = slow_kernel
+    with namespaces(2) as (old, new):
+        assert home.add("c1", old)["ips"]
+        ip("netns", "del", old)
+        collect(home)
+        home.turn_until(begun.is_set)
+        added = home.begin("ADD", "c1", new)
+        home.node.loop.turn()
+        assert not added, "it waits for its turn"
+        finish.set()
+        home.settle()
+        assert added[0]["ips"]
+        assert [found.namespace.endswith(new) for found in home.node.residents.attachments] == [True]
+        assert home.given() == ["pods/c1/eth0"]
+        assert device(new) is not None
+        home.verbs.collect()
+        home.settle()
+        assert home.ask("CHECK", "c1", new, prevResult=added[0]) is None
+        assert home.delete("c1") is None
+
+
+@pytest.mark.parametrize("collect", [collect_garbage, collect_what_is_gone])
+def test_what_waits_for_a_container_looks_again_before_it_removes(home, collect, slow_kernel):
+    begun, finish = slow_kernel
+    with namespaces(2) as (old, new):
+        assert home.add("c1", old)["ips"]
+        ip("netns", "del", old)
+        deleted, added = home.begin("DEL", "c1"), home.begin("ADD", "c1", new)
+        home.turn_until(begun.is_set)
+        collect(home)
+        finish.set()
+        home.settle()
+        assert deleted == [None]
+        assert added[0]["ips"], "the newcomer was not what was to be collected"
+        assert device(new) is not None
+        assert home.delete("c1") is None
+
+
+def test_an_addition_in_flight_is_no_garbage(home):
+    with namespaces(1) as (name,):
+        said = home.begin("ADD", "c1", name, acknowledge=None)
+        home.turn_until(lambda: said)
+        collect_garbage(home)
+        home.verbs.collect()
+        home.node.loop.turn()
+        assert device(name) is not None
+        assert home.given() == ["pods/c1/eth0"]
