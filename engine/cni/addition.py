@@ -136,6 +136,7 @@ class Addition:
             arguments=call.arguments,
             search_path=call.search_path,
             since=round(time.time(), 3),
+            asked=call.asked,
         )
 
     # -- the device -------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from engine.cni.answer import CniError, Code
@@ -20,6 +20,8 @@ ACKNOWLEDGED = b"ok"
 
 Verb = Literal["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"]
 
+_ASKED = "TOWPATH_ASKED"  # the shim's own: the boot, and nanoseconds since it
+_MOMENT = re.compile(r"([0-9a-f-]{36}) ([0-9]{1,19})", re.ASCII)
 _VARIABLES = frozenset({"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"})
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -44,6 +46,7 @@ class Call:
     arguments: str = ""
     search_path: str = ""
     input: bytes = b""
+    asked: str = ""  # when, as the shim says it; empty when it did not
 
     def environment(self) -> dict[str, str]:
         """The variables of the call, for a delegated plugin."""
@@ -58,9 +61,10 @@ class Call:
         return {name: value for name, value in values.items() if value}
 
 
-def pack(environment: Mapping[str, str], text: bytes) -> bytes:
+def pack(environment: Mapping[str, str], text: bytes, asked: str = "") -> bytes:
     """The message the shim sends: the magic, NAME=VALUE texts, an empty text, then stdin as it came."""
     variables = [f"{name}={value}".encode() for name, value in environment.items() if name in _VARIABLES]
+    variables += [f"{_ASKED}={asked}".encode()] if asked else []
     return b"\0".join([MAGIC, *variables, b"", text])
 
 
@@ -76,7 +80,17 @@ def unpack(message: bytes) -> Call:
     for variable in variables:
         name, _, value = variable.partition(b"=")
         values[name.decode("ascii", "replace")] = value.decode("utf-8", "replace")
-    return checked({name: value for name, value in values.items() if name in _VARIABLES}, text)
+    call = checked({name: value for name, value in values.items() if name in _VARIABLES}, text)
+    asked = values.get(_ASKED, "")
+    return replace(call, asked=asked) if _MOMENT.fullmatch(asked) else call
+
+
+def is_later(asked: str, other: str) -> bool:
+    """Whether a call of this boot was surely asked for after the other one, of this or an earlier boot."""
+    here, there = _MOMENT.fullmatch(asked), _MOMENT.fullmatch(other)
+    if here is None or there is None:
+        return False
+    return here[1] != there[1] or int(here[2]) > int(there[2])
 
 
 def checked(values: Mapping[str, str], text: bytes) -> Call:

@@ -54,8 +54,9 @@ async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Ex
         except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
             log.warning("deletion %s fails, and is tried again: %s", path.name, error)
             return error
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    if read(path) == call:  # and not one that was asked for meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
     return None
 
 

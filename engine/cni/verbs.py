@@ -16,7 +16,7 @@ from engine.cni import planning, spool
 from engine.cni.addition import Addition
 from engine.cni.answer import CniError, Code, Reply, failure, nothing, versions
 from engine.cni.aside import Aside
-from engine.cni.call import Call, arguments_of
+from engine.cni.call import Call, arguments_of, is_later
 from engine.cni.checking import check_device, check_previous
 from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
 from engine.cni.delegate import Plugins
@@ -135,10 +135,16 @@ class Verbs:
         if configuration.previous is not None:
             what = "towpath makes the interface, so it must be the first plugin of the list"
             raise CniError(Code.INVALID_CONFIGURATION, what, "move the others behind it")
-        # A deletion that was asked for while no daemon answered comes first.
-        await spool.carry_out(self._spool / spool.name_of(call.container, call.interface), self._delete_remembered)
+        await self._delete_first(call)
         await self._make_way(call)
         return await self._addition.make(call, configuration)
+
+    async def _delete_first(self, call: Call) -> None:
+        """A deletion that was asked for while no daemon answered. The runtime believes it done."""
+        waiting = self._spool / spool.name_of(call.container, call.interface)
+        error = await spool.carry_out(waiting, self._delete_remembered)
+        if error is not None and self._node.residents.of_interface(call.container, call.interface) is not None:
+            raise CniError(Code.TRY_AGAIN_LATER, "the deletion that was asked for before is not done yet", str(error))
 
     async def _make_way(self, call: Call) -> None:
         """An attachment of this interface that was never confirmed, or whose namespace is gone, is taken back."""
@@ -165,7 +171,17 @@ class Verbs:
         await self._ask_plugin(configuration, call, "DEL")
 
     async def _delete_remembered(self, call: Call) -> None:
-        await self._delete(call, read_for_removal(call.input))
+        """Unless the container was added anew since it was asked for."""
+        try:
+            configuration = read_for_removal(call.input)
+        except CniError as error:  # as it will be at every further try
+            log.warning("a deletion of container %s cannot be understood: %s", call.container, error)
+            return
+        attachment = self._node.residents.get(_key(call, configuration))
+        if attachment is not None and is_later(attachment.asked, call.asked):
+            log.info("pod %s was added after a deletion that waited; it stays", attachment.pod)
+        else:
+            await self._delete(call, configuration)
 
     async def _carry_out(self, path: Path) -> None:
         call = spool.read(path)

@@ -59,6 +59,7 @@ class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: str = ""
     search_path: str = ""
     since: float = 0.0
+    asked: str = ""  # when the runtime asked for it, by a clock that nobody sets
     confirmed: bool = False  # the runtime has the answer
 
     @property

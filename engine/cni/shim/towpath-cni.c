@@ -6,7 +6,7 @@
  * Never: interprets the configuration beyond two paths and the version, or runs a program.
  * Invariant: memory is bounded; whatever stands on stdin or in the environment ends in one JSON object and an exit code.
  *
- * The message is MAGIC, NAME=VALUE texts and an empty text, each ended by a zero byte, then stdin as it came.
+ * The message is MAGIC, NAME=VALUE texts (with TOWPATH_ASKED, the moment) and an empty text, each ended by a zero byte, then stdin as it came.
  * The answer is the exit code as a digit, a newline, and what to print. An ADD is acknowledged once it was printed.
  */
 #define _GNU_SOURCE
@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SOCKET_PATH
@@ -92,6 +93,22 @@ static int append(const char *data, size_t size)
     return 0;
 }
 
+/* When this is asked for, by a clock that nobody sets, and in which boot: a deletion that waits in the spool is not
+ * meant for what was added after it. */
+static int put_moment(void)
+{
+    char boot[37] = "", text[96];
+    struct timespec now;
+    int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t size = file < 0 ? -1 : read(file, boot, sizeof(boot) - 1);
+    if (file >= 0)
+        close(file);
+    if (size != sizeof(boot) - 1 || clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+        return 0;
+    snprintf(text, sizeof(text), "TOWPATH_ASKED=%s %lld", boot, now.tv_sec * 1000000000LL + now.tv_nsec);
+    return append(text, strlen(text) + 1);
+}
+
 static int put_variables(void)
 {
     if (append(MAGIC, sizeof(MAGIC)) < 0)
@@ -103,7 +120,7 @@ static int put_variables(void)
         if (append(variables[i], strlen(variables[i])) < 0 || append("=", 1) < 0 || append(value, strlen(value) + 1) < 0)
             return -1;
     }
-    return append("", 1);
+    return put_moment() < 0 ? -1 : append("", 1);
 }
 
 static int read_text(void)

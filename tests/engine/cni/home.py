@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 from engine import Node, parse
 from engine.cni import spool
-from engine.cni.call import checked
+from engine.cni.call import checked, pack
 from engine.cni.verbs import Verbs
 from tests.engine.namespaces import path_of, wait_for
 
@@ -36,7 +37,7 @@ class Home:
         self.node.stop()
         self.node.loop.close()
 
-    def begin(self, verb, container="", namespace="", interface="eth0", *, acknowledge=True, **keys):
+    def begin(self, verb, container="", namespace="", interface="eth0", *, acknowledge=True, asked="", **keys):
         """Where the answer appears: None for success without output."""
         said = []
 
@@ -49,8 +50,13 @@ class Home:
         if namespace:
             variables["CNI_NETNS"] = path_of(namespace)
         text = json.dumps({"cniVersion": "1.1.0", "name": "pods", **keys}).encode()
-        self.verbs.serve(checked(variables, text), answer)
+        self.verbs.serve(replace(checked(variables, text), asked=asked), answer)
         return said
+
+    def remember(self, container, asked, text=b'{"cniVersion":"1.1.0","name":"pods"}'):
+        """As the shim leaves a deletion when nobody answers."""
+        variables = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0"}
+        (self.spool / spool.name_of(container, "eth0")).write_bytes(pack(variables, text, asked))
 
     def turn_until(self, condition):
         return wait_for(lambda: self.node.loop.turn() or condition())

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from engine.pod.attach import Departure
-from tests.engine.cni.home import Home
+from tests.engine.cni.home import Home, failing
 from tests.engine.namespaces import device, ip, namespaces
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
@@ -95,3 +95,66 @@ def test_an_addition_in_flight_is_no_garbage(home):
         home.node.loop.turn()
         assert device(name) is not None
         assert home.given() == ["pods/c1/eth0"]
+
+
+# -- deletions that waited in the spool ---------------------------------------------------
+THIS_BOOT, EARLIER_BOOT = (f"{number:08x}-0000-0000-0000-000000000000" for number in (2, 1))
+
+
+def collect_the_spool(home):
+    home.verbs.collect()
+    home.settle()
+    assert list(home.spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("deletion", [f"{THIS_BOOT} 99", f"{EARLIER_BOOT} 500"])
+def test_a_deletion_that_waited_does_not_hit_what_was_added_after_it(home, deletion):
+    with namespaces(1) as (name,):
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 100")["ips"]
+        home.remember("c1", deletion)
+        collect_the_spool(home)
+        assert device(name) is not None
+        assert home.given() == ["pods/c1/eth0"]
+        assert home.delete("c1") is None
+
+
+def test_a_deletion_that_waited_hits_what_was_there_before_it(home):
+    with namespaces(1) as (name,):
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 100")["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        collect_the_spool(home)
+        assert device(name) is None
+        assert home.given() == []
+
+
+def test_a_deletion_that_waits_is_done_before_its_container_is_added_anew(home, monkeypatch):
+    with namespaces(1) as (name,):
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 100")["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        with failing(monkeypatch, home.node, "begin_to_detach"):
+            refused = home.add("c1", name, asked=f"{THIS_BOOT} 102")
+        assert refused["code"] == 11, "the runtime believes that it is deleted"
+        assert len(list(home.spool.iterdir())) == 1
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 103")["ips"]
+        collect_the_spool(home)
+        assert device(name) is not None
+        assert home.delete("c1") is None
+
+
+def test_a_deletion_that_comes_while_another_one_is_carried_out_is_not_lost(home, slow_kernel):
+    begun, finish = slow_kernel
+    with namespaces(1) as (name,):
+        assert home.add("c1", name)["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        home.verbs.collect()
+        home.turn_until(begun.is_set)
+        home.remember("c1", f"{THIS_BOOT} 102")
+        finish.set()
+        home.settle()
+        assert len(list(home.spool.iterdir())) == 1
+        collect_the_spool(home)
+
+
+def test_a_deletion_that_nobody_can_understand_does_not_wait_for_ever(home):
+    home.remember("c1", f"{THIS_BOOT} 101", b"nonsense")
+    collect_the_spool(home)

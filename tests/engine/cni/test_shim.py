@@ -8,11 +8,12 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
 from engine.cni import spool
-from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, pack, unpack
+from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, is_later, pack, unpack
 from engine.cni.task import Outcome, Tasks
 from tests.engine.cni.runtime import SHIM, Runtime, finished
 
@@ -65,6 +66,34 @@ def test_a_deletion_is_remembered_as_it_came(runtime):
     assert (call.verb, call.container, call.namespace, call.interface) == ("DEL", "c1", "/run/netns/gone", "eth0")
     assert call.arguments == "A=1"
     assert json.loads(call.input)["name"] == "pods"
+
+
+def test_a_deletion_remembered_says_when_it_was_asked_for(runtime):
+    moments = []
+    for _ in range(2):
+        assert runtime.delete("c1").status == 0
+        moments.append(spool.read(runtime.spool / "c1@eth0.del").asked)
+    assert is_later(moments[1], moments[0])
+    assert not is_later(moments[0], moments[1])
+    assert not is_later(moments[0], moments[0])
+
+
+BOOTS = [f"{number:08x}-0000-0000-0000-000000000000" for number in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "other", "later"),
+    [
+        (f"{BOOTS[0]} 10", f"{BOOTS[0]} 9", True),
+        (f"{BOOTS[0]} 9", f"{BOOTS[0]} 10", False),
+        (f"{BOOTS[1]} 9", f"{BOOTS[0]} 10", True),
+        ("", f"{BOOTS[0]} 10", False),
+        (f"{BOOTS[0]} 9", "", False),
+        ("nonsense", f"{BOOTS[0]} 10", False),
+    ],
+)
+def test_what_was_asked_for_later(asked, other, later):
+    assert is_later(asked, other) is later
 
 
 @pytest.mark.parametrize("error", [None, OSError("the device is busy")])
@@ -184,7 +213,8 @@ def test_a_call_is_handed_over_whole_and_an_addition_acknowledged(runtime, play)
     daemon.close()
     call = unpack(daemon.heard[0])
     assert call.input == text
-    assert call == unpack(pack(call.environment(), text))
+    assert call == unpack(pack(call.environment(), text, call.asked))
+    assert abs(float(call.asked.split()[1]) / 1e9 - time.clock_gettime(time.CLOCK_BOOTTIME)) < 30
     assert daemon.heard[1] == ACKNOWLEDGED
 
 
