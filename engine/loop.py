@@ -139,6 +139,16 @@ class Loop:
             if callback is not None:
                 self._run(callback)
 
+    def turn_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Turn, also after `stop` (then without timers), until that is so; False when it was not in time."""
+        deadline = self.clock() + seconds
+        while not condition():
+            left = deadline - self.clock()
+            if left <= 0:
+                return False
+            self.turn(left)
+        return True
+
     def close(self) -> None:
         self._selector.close()
         os.close(self._wake_read)

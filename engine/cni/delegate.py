@@ -48,11 +48,16 @@ class Plugins:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
+    def interrupt(self) -> None:
+        """End those that run now; others may still begin."""
+        with self._lock:
+            for process in self._running:
+                _end(process)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for process in self._running:
-                _end(process)
+        self.interrupt()
 
     def add(self, name: str, call: Call) -> Delegated:
         """Addresses from the plugin; when it fails, or what it says cannot be used, it is told to take them back."""

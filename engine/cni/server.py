@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 CLIENTS_LIMIT = 512
 REQUEST_DEADLINE = 5.0  # seconds from the connection to the call
 ANSWER_DEADLINE = 120.0  # seconds for the call and for its acknowledgement; the shim gives up before
+PATIENCE = 10.0  # seconds for the calls under way when we stop
 _BACKLOG = 512
 _ACCEPTED_AT_ONCE = 32
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
@@ -49,9 +50,14 @@ class Server:
         loop.watch(self._socket.fileno(), READ, self._accept)
 
     def close(self) -> None:
+        """Calls under way are completed first; whoever is not through by then finds the connection closed."""
+        self.rest()
+        for client in [client for client in self._clients if not client.called]:
+            client.close()
+        if not self._loop.turn_until(lambda: self.idle, PATIENCE):
+            log.warning("%d calls of runtimes are given up", len(self._clients))
         for client in list(self._clients):
             client.close()
-        self._loop.forget(self._socket.fileno())
         self._socket.close()
         if not self.own:
             return
@@ -113,7 +119,7 @@ class _Client:
         self._connection = connection
         self._ended: Ended | None = None
         self._answered = False
-        self._called = False
+        self.called = False
         self._deadline: Timer = loop.after(REQUEST_DEADLINE, self.close)
         loop.watch(connection.fileno(), READ, self._ready)
 
@@ -134,11 +140,11 @@ class _Client:
             message = b""
         if not message:
             self.close()
-        elif self._called:
+        elif self.called:
             self._end(acknowledged=self._answered and message == ACKNOWLEDGED)
             self.close()
         else:
-            self._called = True
+            self.called = True
             self._call(message)
 
     def _call(self, message: bytes) -> None:

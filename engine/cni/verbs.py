@@ -32,6 +32,7 @@ from engine.pod.residents import Attachment, Key, handle
 log = logging.getLogger(__name__)
 
 GRACE = 60.0  # seconds for a runtime to delete a container whose namespace is gone, before we do
+PATIENCE = 3.0  # seconds for what is to be undone when we stop
 
 Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
 Answer = Callable[[Reply, Ended | None], None]
@@ -51,8 +52,14 @@ class Verbs:
         self._addition = Addition(node, self._aside, self._plugins, self._removal)
 
     def close(self) -> None:
-        self._aside.close()
+        """Undo what nobody waits for any more; plugins that take too long for that are ended."""
+        for hurry in (None, self._plugins.interrupt, self._plugins.close):
+            if hurry is not None:
+                hurry()
+            if self._node.loop.turn_until(lambda: not self.busy, PATIENCE):
+                break
         self._plugins.close()
+        self._aside.close()
 
     @property
     def busy(self) -> bool:
