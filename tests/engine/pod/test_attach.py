@@ -198,7 +198,11 @@ def test_a_deleted_device_is_made_again(start, names):
 
 def test_a_shortcut_that_refuses_frames_is_mended(start, monkeypatch):
     mended = []
-    monkeypatch.setattr(Shortcuts, "mend", lambda shortcuts: mended.append(shortcuts))
+
+    def mend(shortcuts):
+        mended.append(shortcuts)
+
+    monkeypatch.setattr(Shortcuts, "mend", mend)
     datapath = start()
     datapath.plane.events.append(("shortcut", 1))
     assert not datapath.take_events(lambda _: None), "nothing of a pod's"
