@@ -9,6 +9,7 @@ another station's address.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,23 @@ from typing import Any, Self
 from engine.apply.links import ALIAS_PREFIX
 from engine.apply.plane import OpenTap, Tap
 from engine.apply.refusal import refusal
+from engine.apply.route_message import HEADER
 
 ALIAS = f"{ALIAS_PREFIX}shortcut"
 _UP, _NO_ARP = 0x1, 0x80
 _INGRESS = 0xFFFFFFF2  # clsact, on the way in
 _ALL_PROTOCOLS = 0x0003
+_DELETE_QDISC, _DELETE_FILTER = 37, 45
+_ABOUT = struct.Struct("=4xi")  # family and padding; device
+TRAFFIC_CONTROL_GROUP = 0x8  # of announcements: RTNLGRP_TC
 
 
 class Redirection:
-    def __init__(self, tap: Tap, device: int) -> None:
+    def __init__(self, tap: Tap, device: int, index: int) -> None:
         self.tap = tap
         self.device = device
+        self.index = index
+        self._leads = True
 
     @classmethod
     def open(cls, open_tap: OpenTap, device: int) -> Self:
@@ -40,16 +47,20 @@ class Redirection:
             raise refusal(error, where=where, doing=doing, tun=True) from error
         try:
             with _traffic_control() as tc:
-                _lead(tc, tap.name, device)
+                index = _lead(tc, tap.name, device)
         except Exception as error:  # pyroute2's errors have no base but this
             tap.close()
             raise refusal(error, where=where, doing="the kernel does not redirect frames (u32, mirred)") from error
-        return cls(tap, device)
+        return cls(tap, device, index)
 
     @property
     def stands(self) -> bool:
         """Whether what is written to it can leave."""
-        return self.tap.takes_frames
+        return self._leads and self.tap.takes_frames
+
+    def disturbed(self) -> None:
+        """Somebody took its filter away: the device takes frames still, and they lead nowhere."""
+        self._leads = False
 
     def close(self) -> None:
         """Not before the plane knows the descriptor no more."""
@@ -66,7 +77,15 @@ def _traffic_control() -> Iterator[Any]:
         yield route
 
 
-def _lead(tc: Any, name: str, device: int) -> None:
+def disturbance(kind: int, data: bytes, start: int, end: int) -> int | None:
+    """The device that an announcement of the kernel says to have lost a filter, or all."""
+    if kind in (_DELETE_QDISC, _DELETE_FILTER) and end - start >= HEADER.size + _ABOUT.size:
+        (index,) = _ABOUT.unpack_from(data, start + HEADER.size)
+        return int(index)
+    return None
+
+
+def _lead(tc: Any, name: str, device: int) -> int:
     (index,) = tc.link_lookup(ifname=name)
     _write_off_ipv6(name)
     tc.tc("add", "clsact", index)
@@ -82,6 +101,7 @@ def _lead(tc: Any, name: str, device: int) -> None:
         action=[{"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": device}],
     )
     tc.link("set", index=index, ifalias=ALIAS, flags=_UP | _NO_ARP, change=_UP | _NO_ARP)
+    return int(index)
 
 
 def _write_off_ipv6(name: str) -> None:

@@ -24,7 +24,7 @@ from engine.apply import neighbour_message
 from engine.apply.egress import Egress, look_at
 from engine.apply.neighbour_message import DELETE_NEIGHBOUR, NEW_NEIGHBOUR, Neighbour, Way
 from engine.apply.plane import Forwarding, Link, OpenTap
-from engine.apply.redirection import Redirection
+from engine.apply.redirection import TRAFFIC_CONTROL_GROUP, Redirection, disturbance
 from engine.apply.route_message import NEW_ROUTE, messages
 from engine.apply.route_socket import RouteSocket
 from engine.apply.underlay import path_mtu
@@ -63,10 +63,10 @@ class Shortcuts:
     def __post_init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._bell = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._bell.bind((0, _NEIGHBOUR_GROUP))
+        self._bell.bind((0, _NEIGHBOUR_GROUP | TRAFFIC_CONTROL_GROUP))
 
     def fileno(self) -> int:
-        """Readable when neighbours have changed."""
+        """Readable when neighbours or filters have changed."""
         return self._bell.fileno()
 
     # -- when to look ------------------------------------------------------------
@@ -105,14 +105,17 @@ class Shortcuts:
         return True
 
     def attend(self) -> None:
-        """Take up what was announced of neighbours."""
+        """Take up what was announced of neighbours, and of the filters of our own devices."""
         concerned = {(way.device, way.hop) for way in self._ways.values()}
         changed = False
         for found in self._announced():
             if found is None:
                 self.refresh()
                 return
-            if (found.way.device, found.way.hop) in concerned:
+            if not isinstance(found, Neighbour):
+                found.disturbed()
+                changed = True
+            elif (found.way.device, found.way.hop) in concerned:
                 before = self._neighbours.get(found.way)
                 changed |= before is None or before.mac != found.mac
                 self._neighbours[found.way] = found
@@ -219,8 +222,8 @@ class Shortcuts:
                 found.append(Target(self._tunnels[via.target], via.remote))
         return found
 
-    def _announced(self) -> Iterator[Neighbour | None]:
-        """What was announced; None when something was lost."""
+    def _announced(self) -> Iterator[Neighbour | Redirection | None]:
+        """What was announced: a neighbour, or who lost its filter; None when something was lost."""
         for _ in range(_AT_ONCE):
             try:
                 data = self._bell.recv(65536)
@@ -234,6 +237,8 @@ class Shortcuts:
                     found = neighbour_message.neighbour(data, start, end)
                     if found is not None:
                         yield found
+                index = disturbance(kind, data, start, end)
+                yield from (each for each in self._redirections.values() if each.index == index)
 
     # -- deciding ------------------------------------------------------------------
     def _publish(self) -> None:
@@ -241,7 +246,8 @@ class Shortcuts:
         broken = [device for device, redirection in self._redirections.items() if not redirection.stands]
         leaving = [self._redirections.pop(device) for device in broken]
         for redirection in leaving:
-            log.warning("%s, by which TCP left whole, is gone or down: another is made", redirection.tap.name)
+            name = redirection.tap.name
+            log.warning("%s, by which TCP left whole, is gone, down or leads nowhere: another is made", name)
         used = {way.device for target, way in self._ways.items() if not self._objection(target.tunnel, way.device)}
         for device in used - set(self._redirections):
             self._redirect(device)

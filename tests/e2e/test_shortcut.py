@@ -47,6 +47,12 @@ def devices(node):
     return [name for name in node.host.interfaces() if name.startswith("towpath-to")]
 
 
+def indexes(node):
+    """Of the devices: one that is made anew has another."""
+    links = json.loads(node.host.run(["ip", "-json", "link"]).stdout)
+    return [link["ifindex"] for link in links if link["ifname"].startswith("towpath-to")]
+
+
 def exchange(cluster, size=300_000):
     """Bytes there and back, each family; the events of the first node that this caused."""
     (node, other), before = cluster.nodes, events(cluster.nodes[0])
@@ -143,10 +149,6 @@ def test_a_device_that_breaks_under_traffic_is_replaced_and_nothing_is_lost(clus
     def lost():
         return [node.daemon.drops().get(reason, 0) for reason in ("tx_error", "tx_full", "port_gone")]
 
-    def indexes():
-        links = json.loads(node.host.run(["ip", "-json", "link"]).stdout)
-        return [link["ifindex"] for link in links if link["ifname"].startswith("towpath-to")]
-
     def talk():
         rounds = 0
         while not over.is_set():
@@ -154,18 +156,31 @@ def test_a_device_that_breaks_under_traffic_is_replaced_and_nothing_is_lost(clus
             rounds += 1
         return rounds
 
-    before, first = lost(), indexes()
+    before, first = lost(), indexes(node)
     with ThreadPoolExecutor() as pool:
         talking = pool.submit(talk)
         try:
             node.host.run(["ip", "link", breaking[0], *devices(node), *breaking[1:]])
-            wait_until(lambda: len(indexes()) == 1 and indexes() != first, "another device")
+            wait_until(lambda: len(indexes(node)) == 1 and indexes(node) != first, "another device")
             wait_until(has_shortcut(node), "the shortcut to be there again")
         finally:
             over.set()
         assert talking.result() > 0
     assert events(node)["shortcut_refused"] > 0
     assert lost() == before
+    assert goes_whole(cluster)
+
+
+@pytest.mark.parametrize("of", ["qdisc", "filter"])
+def test_a_device_that_leads_nowhere_any_more_is_replaced(cluster, of):
+    """It takes frames still: nothing is refused, and what is lost until then TCP sends again."""
+    until_whole(cluster)
+    node, (device,) = cluster.nodes[0], devices(cluster.nodes[0])
+    first = indexes(node)
+    words = ["qdisc", "del", "dev", device, "clsact"] if of == "qdisc" else ["filter", "del", "dev", device, "ingress"]
+    node.host.run(["tc", *words])
+    wait_until(lambda: len(indexes(node)) == 1 and indexes(node) != first, "another device")
+    until_whole(cluster)
     assert goes_whole(cluster)
 
 

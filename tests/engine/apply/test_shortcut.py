@@ -70,7 +70,8 @@ class Kernel:
 
         class Opened:
             tap = type("Tap", (), {"fd": number, "name": f"towpath-to{number}"})
-            stands = True
+            stands, index = True, number
+            disturbed = staticmethod(lambda: setattr(Opened, "stands", False))
             close = staticmethod(lambda: self.log.append(f"close {device}"))
 
         self.opened = Opened
@@ -276,6 +277,15 @@ def test_nothing_is_remembered_of_peers_that_are_gone(world):
     assert shortcuts._sent == {}
 
 
+NEW_FILTER, DELETE_FILTER = 44, 45
+
+
+def filtered(kind, index):
+    """The announcement of a filter of a device."""
+    about = struct.pack("=4xiIII", index, 0, 0, 0)
+    return struct.pack("=IHHII", 16 + len(about), kind, 0, 0, 0) + about
+
+
 def test_announcements_are_followed(world, monkeypatch):
     shortcuts, forwarding, kernel = world
     shortcuts.settle([TUNNEL])
@@ -305,6 +315,12 @@ def test_announcements_are_followed(world, monkeypatch):
     assert set(given(forwarding)) == {"c"}
     announce(told(ip_address("192.0.2.77"), NEXT), told(TO_B.remote, NEXT, device=9))
     assert set(given(forwarding)) == {"c"}, "others' neighbours"
+    kernel.log.clear()
+    announce(filtered(NEW_FILTER, 101), filtered(DELETE_FILTER, 7))
+    assert kernel.log == [], "a filter that comes, and another device's that goes"
+    announce(filtered(DELETE_FILTER, 101))
+    assert given(forwarding)["c"] == Shortcut(102, NEXT, OWN)
+    assert kernel.log[0] == "open 3" and kernel.log[-2:] == ["synchronize", "close 3"]
     announce(OSError(errno.ENOBUFS, "lost some"))
     assert set(given(forwarding)) == {"b", "c"}, "looked at anew"
     monkeypatch.setattr(shortcuts, "_bell", bell)
