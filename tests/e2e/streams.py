@@ -7,7 +7,8 @@ import threading
 
 from engine.lab import wait_until
 
-PATIENCE = 60.0  # seconds for TCP to notice that the path is back; its timer doubles with every try that falls into a gap
+PATIENCE = 130.0  # seconds for TCP to notice that the path is back; its timer doubles with every try that falls into
+# a gap, up to 120 s (TCP_RTO_MAX), and where a daemon is killed every second most tries fall into one
 
 
 class Conversation:
