@@ -33,7 +33,7 @@ from engine.apply.plane import (
     peers_driver,
 )
 from engine.apply.policy import PolicyDriver
-from engine.apply.reconcile import Outcome, Reconciler
+from engine.apply.reconcile import Outcome, Reconciler, tried
 from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
@@ -117,16 +117,20 @@ class Datapath:
             self.rules.adopt(standing)
         return outcome
 
-    def apply(self, desired: Desired) -> Outcome:
-        """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up."""
-        outcome = self.apply_without_waiting(desired)
+    def apply(self, desired: Desired, cleared: Callable[[], None] = lambda: None) -> Outcome:
+        """Lead to `desired` as far as possible. What comes of it is not logged: a start may be given up.
+
+        `cleared` is called when whoever goes is out of the plane, and before anybody comes in.
+        """
+        outcome = self.apply_without_waiting(desired, cleared)
         self.see_off()
         return outcome
 
-    def apply_without_waiting(self, desired: Desired) -> Outcome:
+    def apply_without_waiting(self, desired: Desired, cleared: Callable[[], None] = lambda: None) -> Outcome:
         """As `apply`, but for the devices of pods that go: they stand until somebody sees to `pods.leaving`."""
         if desired.policy is not None:
             self.pods.clear_the_way(desired.pods)
+        cleared()
         outcome = self._followed(partial(self.reconciler.apply, desired))
         self.shortcuts.settle(desired.tunnels)
         return outcome
@@ -193,9 +197,10 @@ class Datapath:
 
     def _keep_out(self) -> None:
         """A policy is wanted and none is in force: nothing may pass that it might deny. Devices stand."""
-        for name in list(self.pods.attachments):
-            self.pods.lost(name)
-        self.host.lost()
+        lost = [tried(partial(self.pods.lost, name), f"pod {name}") for name in list(self.pods.attachments)]
+        for error in (*lost, tried(self.host.lost, "the host's port")):
+            if error is not None:
+                raise error
 
     def audit(self) -> Outcome:
         """Look at everything on the kernel's side, then repair."""

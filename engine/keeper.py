@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -296,9 +297,8 @@ class Keeper:
     def _settle_pods_without_waiting(self) -> None:
         facts = self.facts(self.config)
         desired = self._computed(facts, self._underlay)
-        logged(self.datapath.apply_without_waiting(desired))
+        logged(self.datapath.apply_without_waiting(desired, partial(self.policing.forget_departed, facts)))
         self.desired = desired
-        self.policing.settled(facts)
         self.vigil.arm_retry()
 
     def facts(self, config: Config) -> Facts:
@@ -313,12 +313,11 @@ class Keeper:
         return self._put_in_force(config, self._desire(config))
 
     def _put_in_force(self, config: Config, desired: Desired) -> Outcome:
-        outcome = self.datapath.apply(desired)
+        outcome = self.datapath.apply(desired, partial(self.policing.forget_departed, self.facts(config)))
         self._insist_on(outcome)
         logged(outcome)
         self.datapath.rules.tell()
         self.config, self.desired = config, desired
-        self.policing.settled(self.facts(config))
         self._look_at_forwarding()
         self.applied += 1
         self.vigil.arm_retry()

@@ -168,8 +168,8 @@ class Policing:
         self._loaded.rest_on(self._plane.rule_counters if self._loaded.counting.again else None)
         return found
 
-    def settled(self, facts: Facts) -> None:
-        """The facts are in force: flows of addresses that are gone must not serve those who get them next."""
+    def forget_departed(self, facts: Facts) -> None:
+        """Whom these facts do not have is out of the plane: its flows must not serve those who get its addresses."""
         before, self._pods = self._pods, {id(pod): pod for pod in facts.pods}
         gone = [pod for key, pod in before.items() if key not in self._pods]
         if gone:

@@ -22,10 +22,10 @@ from engine.apply.route_message import HEADER
 
 ALIAS = f"{ALIAS_PREFIX}shortcut"
 _UP, _NO_ARP = 0x1, 0x80
-_INGRESS = 0xFFFFFFF2  # clsact, on the way in
+_CLSACT, _INGRESS = 0xFFFFFFF1, 0xFFFFFFF2  # where the qdisc hangs, and its filters on the way in
 _ALL_PROTOCOLS = 0x0003
-_DELETE_QDISC, _DELETE_FILTER = 37, 45
-_ABOUT = struct.Struct("=4xi")  # family and padding; device
+_OURS = {37: _CLSACT, 45: _INGRESS}  # RTM_DELQDISC, RTM_DELTFILTER
+_ABOUT = struct.Struct("=4xiII")  # family and padding; device, handle, parent
 TRAFFIC_CONTROL_GROUP = 0x8  # of announcements: RTNLGRP_TC
 
 
@@ -78,11 +78,11 @@ def _traffic_control() -> Iterator[Any]:
 
 
 def disturbance(kind: int, data: bytes, start: int, end: int) -> int | None:
-    """The device that an announcement of the kernel says to have lost a filter, or all."""
-    if kind in (_DELETE_QDISC, _DELETE_FILTER) and end - start >= HEADER.size + _ABOUT.size:
-        (index,) = _ABOUT.unpack_from(data, start + HEADER.size)
-        return int(index)
-    return None
+    """The device that an announcement of the kernel says to have lost its filter on the way in."""
+    if kind not in _OURS or end - start < HEADER.size + _ABOUT.size:
+        return None
+    index, _, parent = _ABOUT.unpack_from(data, start + HEADER.size)
+    return int(index) if parent == _OURS[kind] else None
 
 
 def _lead(tc: Any, name: str, device: int) -> int:

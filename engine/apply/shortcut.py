@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _NEIGHBOUR_GROUP = 0x4
 _AT_ONCE = 1000  # announcements; the rest rings again
+_DISTURBANCES = 5  # after so many somebody else is at work, and the sockets carry the packets
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Shortcuts:
     _neighbours: dict[Way, Neighbour] = field(default_factory=dict)
     _redirections: dict[int, Redirection] = field(default_factory=dict)
     _refused: dict[int, str] = field(default_factory=dict)  # device -> why it has no redirection
+    _disturbed: Counter[int] = field(default_factory=Counter)  # device -> how often its redirection lost its filter
     _settled: tuple[object, int] = (None, -1)
     _sent: dict[int, int] = field(default_factory=dict)  # adjacency -> packets, at the last `check`
 
@@ -77,6 +80,7 @@ class Shortcuts:
         if state != self._settled:
             if wanted != self._tunnels:
                 self._refused.clear()
+                self._disturbed.clear()
             self._tunnels = wanted
             if self.refresh():
                 self._settled = state
@@ -110,10 +114,12 @@ class Shortcuts:
         changed = False
         for found in self._announced():
             if found is None:
+                for redirection in self._redirections.values():  # whose filter may be gone, too
+                    redirection.disturbed()
                 self.refresh()
                 return
             if not isinstance(found, Neighbour):
-                found.disturbed()
+                self._lost_filter(found)
                 changed = True
             elif (found.way.device, found.way.hop) in concerned:
                 before = self._neighbours.get(found.way)
@@ -121,6 +127,12 @@ class Shortcuts:
                 self._neighbours[found.way] = found
         if changed:
             self._publish()
+
+    def _lost_filter(self, redirection: Redirection) -> None:
+        redirection.disturbed()
+        self._disturbed[redirection.device] += 1
+        if self._disturbed[redirection.device] > _DISTURBANCES:
+            self._refused[redirection.device] = "somebody keeps removing the filter of the shortcut's device"
 
     def check(self) -> None:
         """What nobody announces, of the peers that were sent to: a path that carries less, an address nobody confirms."""

@@ -216,15 +216,19 @@ class PodDriver:
         return refused
 
     def clear_the_way(self, devices: Iterable[PodDevice]) -> None:
-        """Take out of the plane whom another policy will not know: pods that are not wanted any more, and
-        those that lose an address. The latter come again with the next pass."""
-        wanted = {device.pod.name: device.pod.addresses for device in devices}
+        """Take out of the plane whom another policy will not know, or know as somebody else: pods that are not wanted
+        any more, and those that lose an address or move. The latter come again once the policy is in force."""
+        wanted = {device.pod.name: device.pod for device in devices}
         for name, attachment in list(self.attachments.items()):
-            addresses = wanted.get(name)
-            if addresses is None:
-                self._take_out(name)
-            elif not set(attachment.device.pod.addresses) <= set(addresses):
-                self._close(name)
+            pod = wanted.get(name)
+            if pod is None:
+                error = tried(partial(self._take_out, name), f"pod {name}")
+            elif _stays(attachment.device.pod, pod):
+                continue
+            else:
+                error = tried(partial(self._close, name), f"pod {name}")
+            if error is not None:
+                log.warning("%s", error)
 
     def _take_out(self, name: str) -> None:
         self._forwarding.detach(("pod", name))
@@ -405,9 +409,16 @@ class PodDriver:
             raise KernelError(what, where=f"pod {pod.name}", remedy=unjudged.remedy)
 
     def _close(self, name: str) -> None:
-        attachment = self.attachments.pop(name)
+        attachment = self.attachments[name]
         self._forwarding.detach(("pod", name))
+        del self.attachments[name]
         attachment.port.close()
+
+
+def _stays(before: Pod, after: Pod) -> bool:
+    """At its place, with all of its addresses."""
+    places = [(pod.namespace, pod.namespace_id, pod.interface) for pod in (before, after)]
+    return places[0] == places[1] and set(before.addresses) <= set(after.addresses)
 
 
 def settings_of(device: PodDevice) -> DeviceSettings:

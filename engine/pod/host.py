@@ -49,10 +49,8 @@ class HostDriver:
         wanted = cast(HostDevice, value)
         if self._device is not None and self._device.name != wanted.name:
             self.remove(key)
+        self._refuse_whom_no_policy_knows(wanted)
         if self._port is None:
-            if self._forwarding.unjudged is not None:
-                what = f"is kept out, for policy {self._forwarding.unjudged.what}"
-                raise KernelError(what, where=_where(wanted), remedy=self._forwarding.unjudged.remedy)
             self._open(wanted)
         else:
             with netlink() as ip:
@@ -60,6 +58,14 @@ class HostDriver:
             number = self._forwarding.ports[_OWNER]
             self._forwarding.plane.update_port(number, addresses=_addresses(wanted), mtu=wanted.mtu)
         self._device, self._compared = wanted, True
+
+    def _refuse_whom_no_policy_knows(self, wanted: HostDevice) -> None:
+        """While the policy that is wanted is not in force, no address comes in that the last one does not judge."""
+        unjudged, known = self._forwarding.unjudged, self._device
+        stays = self._port is not None and known is not None and set(_addresses(wanted)) <= set(_addresses(known))
+        if unjudged is not None and not stays:
+            what = f"is kept out, for policy {unjudged.what}"
+            raise KernelError(what, where=_where(wanted), remedy=unjudged.remedy)
 
     def adopt(self, wanted: HostDevice, inheritance: Inheritance) -> None:
         """Go on with the queue that a predecessor left, if it is of the device that is wanted now."""

@@ -53,7 +53,7 @@ STEPS = {
     "the plane": lambda keeper: (keeper.datapath.forwarding, "attach"),
     "next hops": lambda keeper: (keeper.datapath.forwarding, "_point"),
     "the watch": lambda keeper: (keeper.datapath.watch, "follow"),
-    "flows": lambda keeper: (keeper.policing, "settled"),
+    "flows": lambda keeper: (keeper.policing, "forget_departed"),
     "the timer": lambda keeper: (keeper.vigil, "arm_retry"),
     "the answer": lambda keeper: (keeper, "_attached"),
 }

@@ -31,7 +31,7 @@ def settled(tmp_path):
 
     def settle(*pods: Pod) -> set[Address]:
         plane.forgotten.clear()
-        policing.settled(Facts(Node("n", (), ()), pods=pods))
+        policing.forget_departed(Facts(Node("n", (), ()), pods=pods))
         return set(plane.forgotten)
 
     return settle

@@ -184,6 +184,47 @@ def test_whoever_goes_is_out_before_the_policy_that_does_not_know_it(start, name
     assert device(names[1])["ifindex"] == index
 
 
+@pytest.mark.root
+@pytest.mark.needs("ip")
+def test_whoever_moves_is_out_before_the_policy_that_knows_it_elsewhere(start, names):
+    """And nobody comes in before whatever was known of those who went is forgotten."""
+    datapath = start()
+    before, after = pod(names[0], "a"), pod(names[1], "a")
+    heir = PodDevice(Pod("heir", path_of(names[2]), (ip_address("10.1.0.7"),)), 1450)
+    gone = PodDevice(Pod("gone", path_of(names[2]), (ip_address("10.1.0.7"),), "eth1"), 1450)
+    assert datapath.apply(Desired(pods=frozenset({before, gone}), policy=enforced())).failed == []
+    datapath.plane.log.clear()
+    wanted = Desired(pods=frozenset({after, heir}), policy=enforced())
+    assert datapath.apply(wanted, lambda: datapath.plane.log.append("forget")).failed == []
+    order = [entry.split()[0] for entry in datapath.plane.log]
+    assert [word for word in order if word in ("attach", "detach", "policy", "forget")] == [
+        "detach", "detach", "forget", "policy", "attach", "attach",
+    ]  # fmt: skip
+    assert device(names[0]) is None and device(names[1]) is not None
+
+
+@pytest.mark.root
+@pytest.mark.needs("ip")
+def test_one_that_cannot_be_kept_out_keeps_no_other_in(start, names, monkeypatch):
+    datapath = start()
+    wanted = Desired(pods=frozenset({pod(names[0], "a"), pod(names[1], "b")}))
+    assert datapath.apply(wanted).failed == []
+    datapath.plane.refuses_policy = FAULT
+    detach = datapath.forwarding.detach
+
+    def once(owner):
+        monkeypatch.undo()
+        raise MemoryError(owner)
+
+    monkeypatch.setattr(datapath.forwarding, "detach", once)
+    datapath.apply(replace(wanted, policy=enforced()))
+    assert len(attached(datapath)) == len(datapath.plane.ports) == 1, "and it is not forgotten"
+    assert datapath.forwarding.detach == detach
+    datapath.reconciler.end_pauses()
+    datapath.repair()
+    assert (attached(datapath), datapath.plane.ports) == (set(), {})
+
+
 # -- a fault of the compiler in a node -----------------------------------------
 TEXT = """
 [node]

@@ -64,13 +64,13 @@ class Kernel:
         if self.refuses:
             self.log.append("refuse")
             raise KernelError("no TAP", where="shortcut")
-        self.taps += 1
+        self.taps, over = self.taps + 1, device
         self.log.append(f"open {device}")
         number = 100 + self.taps
 
         class Opened:
             tap = type("Tap", (), {"fd": number, "name": f"towpath-to{number}"})
-            stands, index = True, number
+            stands, index, device = True, number, over
             disturbed = staticmethod(lambda: setattr(Opened, "stands", False))
             close = staticmethod(lambda: self.log.append(f"close {device}"))
 
@@ -280,9 +280,9 @@ def test_nothing_is_remembered_of_peers_that_are_gone(world):
 NEW_FILTER, DELETE_FILTER = 44, 45
 
 
-def filtered(kind, index):
+def filtered(kind, index, parent=0xFFFFFFF2):
     """The announcement of a filter of a device."""
-    about = struct.pack("=4xiIII", index, 0, 0, 0)
+    about = struct.pack("=4xiIII", index, 0, parent, 0)
     return struct.pack("=IHHII", 16 + len(about), kind, 0, 0, 0) + about
 
 
@@ -316,11 +316,15 @@ def test_announcements_are_followed(world, monkeypatch):
     announce(told(ip_address("192.0.2.77"), NEXT), told(TO_B.remote, NEXT, device=9))
     assert set(given(forwarding)) == {"c"}, "others' neighbours"
     kernel.log.clear()
-    announce(filtered(NEW_FILTER, 101), filtered(DELETE_FILTER, 7))
-    assert kernel.log == [], "a filter that comes, and another device's that goes"
+    announce(filtered(NEW_FILTER, 101), filtered(DELETE_FILTER, 7), filtered(DELETE_FILTER, 101, parent=0xFFFFFFF3))
+    assert kernel.log == [], "a filter that comes, another device's that goes, and one on the way out"
     announce(filtered(DELETE_FILTER, 101))
     assert given(forwarding)["c"] == Shortcut(102, NEXT, OWN)
     assert kernel.log[0] == "open 3" and kernel.log[-2:] == ["synchronize", "close 3"]
     announce(OSError(errno.ENOBUFS, "lost some"))
     assert set(given(forwarding)) == {"b", "c"}, "looked at anew"
+    assert kernel.opened.tap.fd == 103, "its filter may be gone"
+    for number in range(103, 108):
+        announce(filtered(DELETE_FILTER, number))
+    assert given(forwarding) == {} and "somebody keeps removing" in shortcuts.report()[TUNNEL.key]
     monkeypatch.setattr(shortcuts, "_bell", bell)
