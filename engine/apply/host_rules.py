@@ -202,7 +202,13 @@ def _run(arguments: list[str], text: str) -> str:
         raise KernelError("the program nft is not installed", where=_WHERE, remedy=remedy)
     try:
         done = subprocess.run(
-            [program, *arguments], input=text, capture_output=True, text=True, errors="replace", timeout=_DEADLINE, check=False
+            [program, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DEADLINE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"nft does not run: {error}", where=_WHERE, remedy="it is tried again") from error

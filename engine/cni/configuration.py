@@ -20,6 +20,7 @@ from engine.cni.answer import NEWEST, VERSIONS, CniError, Code, listed
 from engine.model import Address, Bandwidth, PortMapping, Prefix, Protocol
 
 OURS = "towpath"  # as ipam.type
+PLUGIN = "towpath-cni"  # the program that hands calls to us
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _PLUGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
@@ -106,6 +107,8 @@ def _basis(tree: Mapping[str, Any], text: bytes) -> Configuration:
     kind = _string(_table(tree, "ipam"), "type") or OURS
     if not _PLUGIN.fullmatch(kind):
         raise CniError(Code.INVALID_CONFIGURATION, "ipam.type is not the name of a plugin", _shown(kind))
+    if kind == PLUGIN:  # it would call us, and wait for the call that waits for it
+        raise CniError(Code.INVALID_CONFIGURATION, f"ipam.type {PLUGIN} gives no addresses", f"leave it out, or {OURS}")
     return Configuration(version, name, kind, text=text)
 
 

@@ -29,6 +29,7 @@ DEADLINE = 20.0  # seconds
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OUTPUT_LIMIT = 1 << 20
 _MOST_DIRECTORIES = 64
+_CODES = 1 << 31  # what a code may be below
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,9 @@ def _refused(name: str, output: bytes, status: int, complaint: bytes) -> CniErro
     try:
         tree = msgspec.json.decode(output)
         code, message, details = int(tree["code"]), str(tree["msg"]), str(tree.get("details", ""))
-    except (msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        if not 0 < code < _CODES:
+            raise ValueError(code)
+    except (msgspec.MsgspecError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         said = complaint.decode(errors="replace").strip()[-500:]
         return CniError(Code.DELEGATE_FAILED, f"IPAM plugin {name} failed", f"exit code {status}: {said}")
     return CniError(code, f"IPAM plugin {name}: {message}", details)

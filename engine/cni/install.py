@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from engine.cni.answer import NEWEST, VERSIONS
+from engine.cni.configuration import PLUGIN as PLUGIN  # noqa: PLC0414 - its file is named so
 from engine.errors import KernelError, TowpathError
 
-PLUGIN = "towpath-cni"
 BIN_DIRECTORY = "/opt/cni/bin"
 CONF_DIRECTORY = "/etc/cni/net.d"
 CONFLIST = "10-towpath.conflist"

@@ -45,6 +45,9 @@ class Server:
         self._loop = loop
         self._path = path
         self._clients: set[_Client] = set()
+        if listening is not None and not path.is_socket():  # somebody removed it: nobody could call by it any more
+            listening.close()
+            listening = None
         self._socket = _listen(path) if listening is None else listening
         self._inode = os.stat(path).st_ino
         loop.watch(self._socket.fileno(), READ, self._accept)

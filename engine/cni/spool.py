@@ -8,6 +8,7 @@ Invariant: a file is removed only after its deletion was done; doing one twice i
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -47,16 +48,16 @@ def pending(folder: Path) -> list[Path]:
 
 async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
     """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails."""
-    call = read(path)
-    if call is not None:
-        try:
+    try:
+        call = read(path)
+        if call is not None:
             await delete(call)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
-            log.warning("deletion %s fails, and is tried again: %s", path.name, error)
-            return error
-    if read(path) == call:  # and not one that was asked for meanwhile
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        if read(path) == call:  # and not one that was asked for meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
+        log.warning("deletion %s fails, and is tried again: %s", path.name, error)
+        return error
     return None
 
 
@@ -65,7 +66,7 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 
 
 def read(path: Path) -> Call | None:
-    """The call in the file; None when there is none, or what it holds is no deletion."""
+    """The call in the file; None when there is none, or what it holds is no deletion. OSError when nobody can tell."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as stream:
@@ -74,7 +75,11 @@ def read(path: Path) -> Call | None:
             call = unpack(stream.read(MESSAGE_LIMIT + 1))
     except FileNotFoundError:
         return None
-    except (OSError, CniError, ValueError) as error:
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link
+            raise
+        return None
+    except (CniError, ValueError) as error:
         log.warning("ignoring %s: %s", path, error)
         return None
     return call if call.verb == "DEL" else None

@@ -191,9 +191,15 @@ class Verbs:
             await self._delete(call, configuration)
 
     async def _carry_out(self, path: Path) -> None:
-        call = spool.read(path)
-        async with self._lanes.passage(("", path.name) if call is None else _lane(call)):
-            await spool.carry_out(path, self._delete_remembered)
+        try:
+            call = spool.read(path)
+        except OSError as error:
+            log.warning("cannot read %s, which is tried again: %s", path, error)
+            return
+        lane = ("", path.name) if call is None else _lane(call)
+        if lane not in self._lanes:  # otherwise somebody is about it, perhaps since the last time
+            async with self._lanes.passage(lane):
+                await spool.carry_out(path, self._delete_remembered)
 
     async def _forget_unless_changed(
         self, attachment: Attachment, is_due: Callable[[Key], bool], problems: list[Exception]

@@ -104,6 +104,7 @@ def test_the_daemons_version_is_the_shims(runtime, version):
         (b'{"cniVersion":"1.1.0","name":"a b"}', 7),
         (b'{"cniVersion":"1.1.0","name":"pods","ipam":7}', 7),
         (b'{"cniVersion":"1.1.0","name":"pods","ipam":{"type":"../evil"}}', 7),
+        (b'{"cniVersion":"1.1.0","name":"pods","ipam":{"type":"towpath-cni"}}', 7),
         (b'{"cniVersion":"1.1.0","name":"pods","runtimeConfig":[]}', 7),
         (b'{"cniVersion":"1.1.0","name":"pods","args":{"cni":7}}', 7),
         (b'{"cniVersion":"1.1.0","name":"pods","dns":{"search":7}}', 7),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
@@ -158,3 +160,40 @@ def test_a_deletion_that_comes_while_another_one_is_carried_out_is_not_lost(home
 def test_a_deletion_that_nobody_can_understand_does_not_wait_for_ever(home):
     home.remember("c1", f"{THIS_BOOT} 101", b"nonsense")
     collect_the_spool(home)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_deletion_that_cannot_be_read_now_is_read_later(home, monkeypatch, number):
+    with namespaces(1) as (name,):
+        assert home.add("c1", name)["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        before = os.open
+
+        def refuse(path, *more, **options):
+            if str(path).startswith(str(home.spool)):
+                raise OSError(number, os.strerror(number), path)
+            return before(path, *more, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            home.verbs.collect()
+            home.settle()
+        assert len(list(home.spool.iterdir())) == 1
+        collect_the_spool(home)
+        assert device(name) is None
+
+
+def test_a_deletion_that_hangs_gathers_no_others_behind_it(home, slow_kernel):
+    begun, finish = slow_kernel
+    with namespaces(1) as (name,):
+        assert home.add("c1", name)["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        home.verbs.collect()
+        home.turn_until(begun.is_set)
+        under_way = len(home.verbs._tasks)
+        for _ in range(3):
+            home.verbs.collect()
+        assert len(home.verbs._tasks) == under_way
+        finish.set()
+        home.settle()
+        assert list(home.spool.iterdir()) == []

@@ -129,3 +129,17 @@ def test_whoever_has_not_said_anything_is_not_waited_for(home, monkeypatch):
         home.server._accept(0)
         stop(home)
         assert caller.recv(10) == b""
+
+
+def test_a_socket_whose_path_somebody_removed_is_made_anew(home):
+    path = home.folder / "inherited.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        inherited = listening.dup()
+    path.unlink()
+    made = Server(home.node.loop, path, home.verbs, listening=inherited)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(path))
+    made.close()
+    assert not path.exists()
