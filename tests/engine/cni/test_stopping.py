@@ -142,4 +142,5 @@ def test_a_socket_whose_path_somebody_removed_is_made_anew(home):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.connect(str(path))
     made.close()
+    home.server.close()
     assert not path.exists()
