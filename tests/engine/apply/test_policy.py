@@ -17,6 +17,7 @@ from engine.desired.policy.model import Snapshot
 from engine.model import Desired, HostDevice, Pod, PodDevice, Unenforceable
 from engine.pod.namespace import identity, run_inside
 from engine.pod.residents import Attachment
+from tests.engine.datapaths import datapaths
 from tests.engine.fakes import FakeKernel, FakePlane
 from tests.engine.namespaces import device, namespaces, path_of
 
@@ -83,19 +84,9 @@ def names():
 
 @pytest.fixture
 def start(tmp_path, names):
-    """Starts a datapath whose host is the third namespace; everything is closed at the end."""
-    opened = []
-
-    def start():
-        datapath = run_inside(
-            path_of(names[2]), lambda: Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane()), where="test"
-        )
-        opened.append(datapath)
-        return datapath
-
-    yield start
-    for datapath in opened:
-        run_inside(path_of(names[2]), datapath.abandon, where="test")
+    """Starts a datapath whose host is the third namespace."""
+    with datapaths(tmp_path, host=names[2]) as start:
+        yield start
 
 
 def pod(number, name, *more):

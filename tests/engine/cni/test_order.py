@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -143,13 +144,20 @@ def test_a_deletion_that_waits_is_done_before_its_container_is_added_anew(home, 
         assert home.delete("c1") is None
 
 
-def test_a_deletion_that_comes_while_another_one_is_carried_out_is_not_lost(home, slow_kernel):
+@contextmanager
+def deletion_under_way(home, slow_kernel):
+    """One of the spool's, of a container that was added; `set` of what it yields lets it end."""
     begun, finish = slow_kernel
     with namespaces(1) as (name,):
         assert home.add("c1", name)["ips"]
         home.remember("c1", f"{THIS_BOOT} 101")
         home.verbs.collect()
         home.turn_until(begun.is_set)
+        yield finish
+
+
+def test_a_deletion_that_comes_while_another_one_is_carried_out_is_not_lost(home, slow_kernel):
+    with deletion_under_way(home, slow_kernel) as finish:
         home.remember("c1", f"{THIS_BOOT} 102")
         finish.set()
         home.settle()
@@ -184,12 +192,7 @@ def test_a_deletion_that_cannot_be_read_now_is_read_later(home, monkeypatch, num
 
 
 def test_a_deletion_that_hangs_gathers_no_others_behind_it(home, slow_kernel):
-    begun, finish = slow_kernel
-    with namespaces(1) as (name,):
-        assert home.add("c1", name)["ips"]
-        home.remember("c1", f"{THIS_BOOT} 101")
-        home.verbs.collect()
-        home.turn_until(begun.is_set)
+    with deletion_under_way(home, slow_kernel) as finish:
         under_way = len(home.verbs._tasks)
         for _ in range(3):
             home.verbs.collect()

@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
-from engine.apply.plane import kernel_openers
 from engine.apply.shortcut import Shortcuts
-from engine.datapath import Datapath
 from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, Via
 from engine.pod.namespace import run_inside
-from tests.engine.fakes import FakePlane
+from tests.engine.datapaths import datapaths
 from tests.engine.namespaces import device, ip, namespaces, path_of, routes, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
@@ -32,18 +30,9 @@ def names():
 
 
 @pytest.fixture
-def start(tmp_path, names):
-    """Starts a datapath whose host is the third namespace; everything is closed at the end."""
-    opened = []
-
-    def start():
-        datapath = Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane())
-        opened.append(datapath)
-        return datapath
-
-    yield start
-    for datapath in opened:
-        datapath.abandon()
+def start(tmp_path):
+    with datapaths(tmp_path) as start:
+        yield start
 
 
 def pod(name, namespace, addresses=(A4, A6), mtu=1450):
