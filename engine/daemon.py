@@ -160,9 +160,14 @@ class Daemon:
 
     def _give(self, connection: socket.socket) -> None:
         """Talk to a successor until it forwards or has failed. Nobody else is served meanwhile; packets are."""
-        estate = self._node.estate()
-        estate.others.update(self._listeners)
-        successor = hand_over(connection, estate, check=self._check_handover)
+        try:
+            estate = self._node.estate()
+            estate.others.update(self._listeners)
+            successor = hand_over(connection, estate, check=self._check_handover)
+        except BaseException:  # what nobody foresaw: we go on, and so do runtimes
+            connection.close()
+            self._runtimes.resume()
+            raise
         if successor is None:
             self._runtimes.resume()
             return
