@@ -14,6 +14,7 @@ from engine.cni.call import MESSAGE_LIMIT, pack
 from tests.engine.namespaces import path_of
 
 SHIM = Path(__file__).parents[3] / "engine" / "cni" / "shim" / "towpath-cni"
+VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 PLUGINS = "/usr/lib/cni"  # where Debian keeps the reference plugins
 
 
