@@ -1,6 +1,6 @@
 """The socket on which the shim hands calls over.
 
-Owns: the listening socket, its clients, their deadlines, and who may call.
+Owns: the socket's path, its clients, their deadlines, and who may call.
 Never: blocks, or reads more than one bounded message from a client before it
 has answered.
 Invariant: every call gets one answer or finds the connection closed, and every
@@ -21,6 +21,7 @@ from engine.cni.answer import NEWEST, CniError, Code, Reply, failure
 from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, unpack
 from engine.cni.configuration import version_of
 from engine.cni.verbs import Ended, Verbs
+from engine.control.accepting import Acceptor
 from engine.control.listening import listen
 from engine.loop import READ, Loop, Timer
 
@@ -48,9 +49,9 @@ class Server:
         if listening is not None and not path.is_socket():  # somebody removed it: nobody could call by it any more
             listening.close()
             listening = None
-        self._socket = _listen(path) if listening is None else listening
+        opened = _listen(path) if listening is None else listening
         self._inode = os.stat(path).st_ino
-        loop.watch(self._socket.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(loop, opened, self._welcome, at_once=_ACCEPTED_AT_ONCE)
 
     def close(self) -> None:
         """Calls under way are completed first; whoever is not through by then finds the connection closed."""
@@ -61,7 +62,7 @@ class Server:
             log.warning("%d calls of runtimes are given up", len(self._clients))
         for client in list(self._clients):
             client.close()
-        self._socket.close()
+        self._acceptor.close()
         if not self.own:
             return
         with contextlib.suppress(OSError):
@@ -69,14 +70,14 @@ class Server:
                 os.unlink(self._path)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._acceptor.fileno()
 
     def rest(self) -> None:
         """Leave new calls waiting."""
-        self._loop.forget(self._socket.fileno())
+        self._acceptor.rest()
 
     def resume(self) -> None:
-        self._loop.watch(self._socket.fileno(), READ, self._accept)
+        self._acceptor.resume()
 
     @property
     def idle(self) -> bool:
@@ -86,31 +87,13 @@ class Server:
     def forget(self, client: _Client) -> None:
         self._clients.discard(client)
 
-    def _accept(self, events: int) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                connection, _ = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._pause_accepting()
-                return
-            connection.setblocking(False)
-            if len(self._clients) >= CLIENTS_LIMIT:
-                _refuse(connection, CniError(Code.TRY_AGAIN_LATER, "too many calls at once"))
-            elif not _permits(connection):
-                _refuse(connection, CniError(Code.FAILED, "not permitted", "run the plugin as root"))
-            else:
-                self._clients.add(_Client(self, self._loop, connection))
-
-    def _pause_accepting(self) -> None:
-        """Out of descriptors: a listening socket that stays ready would turn the loop for nothing."""
-        file = self._socket.fileno()
-        self._loop.forget(file)
-        self._loop.after(
-            1.0, lambda: self._loop.watch(file, READ, self._accept) if self._socket.fileno() >= 0 else None
-        )
+    def _welcome(self, connection: socket.socket) -> None:
+        if len(self._clients) >= CLIENTS_LIMIT:
+            _refuse(connection, CniError(Code.TRY_AGAIN_LATER, "too many calls at once"))
+        elif not _permits(connection):
+            _refuse(connection, CniError(Code.FAILED, "not permitted", "run the plugin as root"))
+        else:
+            self._clients.add(_Client(self, self._loop, connection))
 
 
 class _Client:

@@ -1,6 +1,6 @@
 """Health over HTTP for those who cannot use the control socket: /healthz and /readyz.
 
-Owns: the listening socket and its few short connections, in the node's poll loop.
+Owns: its few short connections, in the node's poll loop.
 Never: reads more than one small request, or says anything but yes, no, and why.
 """
 
@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from engine.control.accepting import Acceptor
 from engine.errors import KernelError
 from engine.loop import READ, Loop
 from engine.views import Health
@@ -36,10 +37,10 @@ class HealthServer:
         self._health = health
         self._connections: set[socket.socket] = set()
         self._socket = _listen(host, port) if listening is None else listening
-        loop.watch(self._socket.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(loop, self._socket, self._welcome, at_once=1)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._acceptor.fileno()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,19 +50,15 @@ class HealthServer:
     def close(self) -> None:
         for connection in list(self._connections):
             self._drop(connection)
-        self._loop.forget(self._socket.fileno())
-        self._socket.close()
+        self._acceptor.close()
 
-    def _accept(self, events: int) -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = self._socket.accept()
-            if len(self._connections) >= _CONNECTIONS_LIMIT:
-                connection.close()
-                return
-            connection.setblocking(False)
-            self._connections.add(connection)
-            self._loop.watch(connection.fileno(), READ, partial(self._serve, connection, bytearray()))
-            self._loop.after(_DEADLINE, partial(self._drop, connection))
+    def _welcome(self, connection: socket.socket) -> None:
+        if len(self._connections) >= _CONNECTIONS_LIMIT:
+            connection.close()
+            return
+        self._connections.add(connection)
+        self._loop.watch(connection.fileno(), READ, partial(self._serve, connection, bytearray()))
+        self._loop.after(_DEADLINE, partial(self._drop, connection))
 
     def _serve(self, connection: socket.socket, request: bytearray, events: int) -> None:
         try:

@@ -1,6 +1,6 @@
 """Serves the control socket from the node's poll loop.
 
-Owns: the listening socket, its clients, and who may ask for what.
+Owns: the socket's path, its clients, and who may ask for what.
 Never: blocks, trusts a length, or keeps more than a bounded number of bytes
 for a client.
 Invariant: a client can only harm itself: what is too long, too slow, not
@@ -10,7 +10,6 @@ understood or not permitted ends in one error line and, where needed, a close.
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import logging
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.control.accepting import Acceptor
 from engine.control.listening import listen
 from engine.control.messages import (
     ANSWER_LIMIT,
@@ -73,18 +73,17 @@ class Server:
         self._path = path
         self._group = _group_id(group)
         self._clients: dict[int, _Client] = {}
-        self._socket = _listen(path, self._group) if listening is None else listening
+        opened = _listen(path, self._group) if listening is None else listening
         self._inode = os.stat(path).st_ino
-        loop.watch(self._socket.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(loop, opened, self._welcome, at_once=_BACKLOG)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._acceptor.fileno()
 
     def close(self) -> None:
         for client in list(self._clients.values()):
             client.close()
-        self._loop.forget(self._socket.fileno())
-        self._socket.close()
+        self._acceptor.close()
         if not self.own:
             return
         with contextlib.suppress(OSError):
@@ -135,32 +134,14 @@ class Server:
             raise TowpathError(str(error), where=f"parameters of {request.method}") from error
         return handler(parameters)
 
-    def _accept(self, events: int) -> None:
-        for _ in range(_BACKLOG):
-            try:
-                connection, _ = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._pause_accepting()
-                return
-            connection.setblocking(False)
-            if len(self._clients) >= CLIENTS_LIMIT:
-                _refuse(connection, Fault("too many clients", where=str(self._path), remedy="try again later"))
-            elif not self.permits(connection):
-                remedy = "run the command as root, or set the control socket's group in the configuration"
-                _refuse(connection, Fault("not permitted", where=str(self._path), remedy=remedy, exit_code=4))
-            else:
-                self._clients[connection.fileno()] = _Client(self, self._loop, connection)
-
-    def _pause_accepting(self) -> None:
-        """Out of descriptors: a listening socket that stays ready would turn the loop for nothing."""
-        file = self._socket.fileno()
-        self._loop.forget(file)
-        self._loop.after(
-            1.0, lambda: self._loop.watch(file, READ, self._accept) if self._socket.fileno() >= 0 else None
-        )
+    def _welcome(self, connection: socket.socket) -> None:
+        if len(self._clients) >= CLIENTS_LIMIT:
+            _refuse(connection, Fault("too many clients", where=str(self._path), remedy="try again later"))
+        elif not self.permits(connection):
+            remedy = "run the command as root, or set the control socket's group in the configuration"
+            _refuse(connection, Fault("not permitted", where=str(self._path), remedy=remedy, exit_code=4))
+        else:
+            self._clients[connection.fileno()] = _Client(self, self._loop, connection)
 
     def forget(self, file: int) -> None:
         self._clients.pop(file, None)

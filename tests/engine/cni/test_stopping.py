@@ -126,7 +126,7 @@ def test_whoever_has_not_said_anything_is_not_waited_for(home, monkeypatch):
     monkeypatch.setattr(home.node.loop, "turn", None)  # no turn is needed
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         caller.connect(str(home.folder / "cni.sock"))
-        home.server._accept(0)
+        home.server._acceptor._accept(0)
         stop(home)
         assert caller.recv(10) == b""
 
