@@ -127,17 +127,22 @@ cdef class FlowProbe:
                 found.append(i)
         return found
 
+    cdef uint32_t stands(self, uint64_t number, flow_key *k) except? FLOW_NONE:
+        """The slot of an IPv4 flow, whose key goes into `k`. KeyError: it is not there."""
+        cdef uint32_t slot
+        key_put(k, number, 4)
+        flow_hash(self.table.table, k)
+        slot = flow_find(self.table.table, flow_bank_of(self.table.table, 4), k)
+        if slot == FLOW_NONE:
+            raise KeyError(number)
+        return slot
+
     def finds_released(self, uint64_t number):
         """Release a flow and look where it stood."""
         cdef flow_table *t = self.table.table
         cdef flow_bank *b = flow_bank_of(t, 4)
         cdef flow_key k
-        cdef uint32_t slot
-        key_put(&k, number, 4)
-        flow_hash(t, &k)
-        slot = flow_find(t, b, &k)
-        if slot == FLOW_NONE:
-            raise KeyError(number)
+        cdef uint32_t slot = self.stands(number, &k)
         flow_release(t, b, slot, &self.account)
         return flow_find_near(t, b, &k, slot) != FLOW_NONE
 
@@ -146,12 +151,7 @@ cdef class FlowProbe:
         cdef flow_table *t = self.table.table
         cdef flow_bank *b = flow_bank_of(t, 4)
         cdef flow_key k
-        cdef uint32_t guess
-        key_put(&k, other, 4)
-        flow_hash(t, &k)
-        guess = flow_find(t, b, &k)
-        if guess == FLOW_NONE:
-            raise KeyError(other)
+        cdef uint32_t guess = self.stands(other, &k)
         key_put(&k, number, 4)
         flow_unlock(flow_hold(t, b, &k, &guess))
         return guess != FLOW_NONE
