@@ -9,8 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from engine import parse
 from engine.apply.plane import Openers
 from fastpath.values import Deliver, Encapsulate, Reject, Spread
+
+
+def small_config(folder, more):
+    """Of a node that makes nothing on the host and keeps its state in `folder`."""
+    text = (
+        '[node]\nname = "a"\nunderlay = ["127.0.0.1/8"]\nprefixes = ["10.1.0.0/24"]\n'
+        f'[state]\ndirectory = "{folder}"\n[host]\nenabled = false\n'
+    )
+    return parse(text + more, file="test")
 
 
 @dataclass

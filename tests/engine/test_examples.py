@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine import ConfigError, KernelError, Node, parse
-from tests.engine.fakes import FakeKernel, FakePlane
+from engine import ConfigError, KernelError, Node
+from tests.engine.fakes import FakeKernel, FakePlane, small_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,25 +48,9 @@ def test_the_face_is_complete_and_lazy():
     assert not {"msgspec", "pyroute2", "engine.node"} & set(done.stdout.split())
 
 
-TEXT = """
-[node]
-name = "a"
-underlay = ["127.0.0.1/8"]
-prefixes = ["10.1.0.0/24"]
-[state]
-directory = "{}"
-[host]
-enabled = false
-[[peers]]
-name = "b"
-underlay = ["127.0.0.2"]
-prefixes = ["10.2.0.0/24"]
-"""
-
-
 @pytest.fixture
 def config(tmp_path):
-    return parse(TEXT.format(tmp_path), file="test")
+    return small_config(tmp_path, '[[peers]]\nname = "b"\nunderlay = ["127.0.0.2"]\nprefixes = ["10.2.0.0/24"]\n')
 
 
 def test_a_node_runs_on_doubles(config):

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from engine import Node, TowpathError, parse
+from engine import Node, TowpathError
 from engine.apply.plane import Openers, kernel_openers
 from engine.apply.policy import PolicyDriver
 from engine.datapath import Datapath
@@ -18,7 +18,7 @@ from engine.model import Desired, HostDevice, Pod, PodDevice, Unenforceable
 from engine.pod.namespace import identity, run_inside
 from engine.pod.residents import Attachment
 from tests.engine.datapaths import datapaths
-from tests.engine.fakes import FakeKernel, FakePlane
+from tests.engine.fakes import FakeKernel, FakePlane, small_config
 from tests.engine.namespaces import device, namespaces, path_of
 
 FAULT = MemoryError("no room")
@@ -217,23 +217,9 @@ def test_one_that_cannot_be_kept_out_keeps_no_other_in(start, names, monkeypatch
 
 
 # -- a fault of the compiler in a node -----------------------------------------
-TEXT = """
-[node]
-name = "a"
-underlay = ["127.0.0.1/8"]
-prefixes = ["10.1.0.0/24"]
-[state]
-directory = "{}"
-[host]
-enabled = false
-[policy]
-default = "deny"
-"""
-
-
 @pytest.fixture
 def config(tmp_path):
-    return parse(TEXT.format(tmp_path), file="test")
+    return small_config(tmp_path, '[policy]\ndefault = "deny"\n')
 
 
 def fail(*_):
