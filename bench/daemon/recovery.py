@@ -12,22 +12,17 @@ Owns: the cases and their report.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+from bench.daemon.keeping import add_options, keep
 from bench.daemon.test_start import node
 from bench.e2e import report
-from bench.e2e.__main__ import OUTPUT, revision
 from engine.lab import Lab
-from engine.lab.contest.machine import describe
 from engine.lab.contest.statistics import summarize
 from engine.lab.daemon import Daemon
 from engine.lab.traffic import Beat
@@ -105,21 +100,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.daemon.recovery", description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="2:1,10:1,100:1,2:1000", help="PODS:PEERS, several")
     parser.add_argument("--rounds", type=int, default=10, help="kills of each case")
-    parser.add_argument("--name", default="")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    add_options(parser)
     chosen = parser.parse_args()
-    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     cases = [measure(*map(int, text.split(":")), chosen.rounds) for text in chosen.cases.split(",")]
-    found = {
-        "date": date,
-        "machine": describe(),
-        "version": revision(),
-        "command": f"python -m bench.daemon.recovery {shlex.join(sys.argv[1:])}".strip(),
-        "cases": [asdict(case) for case in cases],
-    }
-    path = chosen.output / f"{chosen.name or f'{date}-recovery'}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(found, cases))
+    path, _ = keep(chosen, "recovery", cases, markdown)
     print(path.with_suffix(".md").read_text())
     return 0
 

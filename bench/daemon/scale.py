@@ -10,21 +10,17 @@ Owns: the cases and their report.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.daemon.keeping import add_options, keep
 from bench.daemon.test_start import daemon_on_a_link, peer
 from bench.e2e import report
-from bench.e2e.__main__ import OUTPUT, revision
 from engine.lab import Lab
-from engine.lab.contest.machine import describe
 from engine.lab.contest.processor import process_seconds
 from engine.lab.contest.statistics import summarize
 from engine.lab.daemon import Daemon
@@ -168,25 +164,14 @@ def main() -> int:
     parser.add_argument("--cases", default="1:250,5000:250", help="PEERS:PODS, several")
     parser.add_argument("--idle", type=float, default=60, help="seconds of an idle sample; 0: none")
     parser.add_argument("--rounds", type=int, default=1, help="idle samples")
-    parser.add_argument("--name", default="")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    add_options(parser)
     chosen = parser.parse_args()
-    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     cases = []
     for text in chosen.cases.split(","):
         peers, pods = map(int, text.split(":"))
         cases.append(measure(peers, pods, chosen.idle, chosen.rounds))
-    found = {
-        "date": date,
-        "machine": describe(),
-        "version": revision(),
-        "command": f"python -m bench.daemon.scale {shlex.join(sys.argv[1:])}".strip(),
-        "cases": [asdict(case) for case in cases],
-    }
-    path = chosen.output / f"{chosen.name or f'{date}-daemon'}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(found, cases))
-    draw(path, cases, f"{date} · {report.hardware(found['machine'])}")
+    path, found = keep(chosen, "daemon", cases, markdown)
+    draw(path, cases, f"{found['date']} · {report.hardware(found['machine'])}")
     print(path.with_suffix(".md").read_text())
     return 0
 
