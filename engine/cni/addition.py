@@ -113,7 +113,7 @@ class Addition:
         planning.check_addresses(given.addresses, node.config, used)
         if configuration.ports:
             planning.check_ports(configuration.ports, (*node.config.facts().pods, *node.residents.pods()))
-        network = planning.network_of(node.config)
+        network = node.config.network_of_pods
         routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
         delegated = configuration.ipam != OURS
         namespace, name = planning.kubernetes_name(arguments_of(call.arguments))

@@ -100,11 +100,6 @@ def everything() -> tuple[Prefix, ...]:
     return tuple(DEFAULT_ROUTES.values())
 
 
-def network_of(config: Config) -> tuple[Prefix, ...]:
-    """All prefixes that pods are known to live in."""
-    return (*config.node.prefixes, *(prefix for peer in config.peers for prefix in peer.prefixes))
-
-
 def check_addresses(addresses: Sequence[Address], config: Config, used: Collection[Address]) -> None:
     """Refuse addresses that the network would not look for here, or that somebody has."""
     for address in addresses:

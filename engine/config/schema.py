@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from engine.config.gateway import first_host4, first_host6
 from engine.config.leaf import BitRate, DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName, failsafe
+from engine.config.sharing import share_default_routes
 from engine.model import (
     Address,
     Bandwidth,
@@ -420,6 +421,11 @@ class Config(Section, frozen=True, kw_only=True):
     def cni_socket(self) -> str:
         return self.cni.socket or os.path.join(os.path.dirname(self.control.socket), "cni.sock")
 
+    @property
+    def network_of_pods(self) -> tuple[Prefix, ...]:
+        """All prefixes that pods are known to live in."""
+        return (*self.node.prefixes, *(prefix for peer in self.peers for prefix in peer.prefixes))
+
     def facts(self) -> Facts:
         """What the file says about the network, in the words that every source uses."""
         network, node = self.network, self.node
@@ -438,7 +444,7 @@ class Config(Section, frozen=True, kw_only=True):
                 mac=_octets(network.mac),
                 mac6=_octets(network.mac6),
             ),
-            pods=tuple(pod.fact() for pod in self.pods),
+            pods=share_default_routes((pod.fact() for pod in self.pods), self.network_of_pods),
             peers=tuple(
                 Peer(peer.name, peer.underlay, peer.prefixes, _octets(peer.mac), _octets(peer.mac6), peer.encapsulation)
                 for peer in self.peers
