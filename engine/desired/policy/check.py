@@ -74,7 +74,7 @@ def check(snapshot: Snapshot, problems: list[PolicyError]) -> list[Finding]:
     findings.extend(_dangling(snapshot))
     findings.extend(_ambiguous(snapshot, assembly))
     findings.extend(_subjects(snapshot, assembly))
-    findings.extend(_rules(assembly))
+    findings.extend(_rules(assembly, peopled=bool(snapshot.endpoints)))
     return findings
 
 
@@ -111,7 +111,7 @@ def _dangling(snapshot: Snapshot) -> Iterator[Finding]:
             message = f"tier {tier_of(policy)} is not declared: it comes last and denies"
             yield Finding("warning", "no-tier", title(policy), message, "declare the Tier")
         for direction, index, rule in _each_rule(policy):
-            for name in _missing_names(policy, rule, facts):
+            for name in _missing_names(policy, rule, facts) if snapshot.endpoints else ():
                 yield Finding("warning", "no-such-name", f"{title(policy)} {direction}[{index}]", f"nobody has {name}")
     for endpoint in snapshot.endpoints.values():
         if endpoint.is_host and not endpoint.addresses:
@@ -175,7 +175,8 @@ def _subjects(snapshot: Snapshot, assembly: Assembly) -> Iterator[Finding]:
             yield Finding("warning", "selects-nothing", title(policy), "no endpoint is selected", "check its selectors")
 
 
-def _rules(assembly: Assembly) -> Iterator[Finding]:
+def _rules(assembly: Assembly, *, peopled: bool) -> Iterator[Finding]:
+    """`peopled`: whether anybody is known; else a rule that matches nobody says nothing."""
     covered: dict[Direction, list[tuple[int, int, str]]] = {direction: [] for direction in DIRECTIONS}
     for number, policy in enumerate(assembly.layout.policies):
         for direction in DIRECTIONS:
@@ -189,7 +190,7 @@ def _rules(assembly: Assembly) -> Iterator[Finding]:
                 yield Finding("warning", "never-reached", where, f"{before} decides everything before it")
                 continue
             rows = assembly.layout.rows[block]
-            yield from _block_findings(assembly, policy, direction, rows)
+            yield from _block_findings(assembly, policy, direction, rows, peopled=peopled)
             total = next((r for r in rows if _matches_all(r) and r[ACTION] != Action.LOG), None)
             if total is not None:
                 final = int(total[ACTION]) != Action.PASS
@@ -208,7 +209,9 @@ def _matches_all(row: NDArray[np.uint32]) -> bool:
     return bool(row[:ACTION].tolist() == everything)
 
 
-def _block_findings(assembly: Assembly, policy: Policy, direction: Direction, rows: Rows) -> Iterator[Finding]:
+def _block_findings(
+    assembly: Assembly, policy: Policy, direction: Direction, rows: Rows, *, peopled: bool
+) -> Iterator[Finding]:
     if len(rows) > MAX_ROWS:
         return
     source, destination = _members(assembly, rows[:, SOURCE]), _members(assembly, rows[:, DESTINATION])
@@ -221,7 +224,7 @@ def _block_findings(assembly: Assembly, policy: Policy, direction: Direction, ro
             rule.unknown or any(isinstance(p, UnknownPeer) for p in rule.peers or ())
         )
         if not possible[own].any():
-            if not unreadable:
+            if peopled and not unreadable:
                 yield Finding(
                     "warning", "matches-nothing", where, "no connection can match", "check its peers and ports"
                 )

@@ -50,5 +50,13 @@ def test_findings(documents, expected):
     assert findings(*documents) == expected
 
 
-def test_without_pods_nobody_is_missed():
-    assert findings(kubernetes("{podSelector: {matchLabels: {app: none}}}"), pods=False) == []
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{podSelector: {matchLabels: {app: none}}}",
+        "{ingress: [{from: [{podSelector: {matchLabels: {app: none}}}], ports: [{port: 5432}]}]}",
+        "{ingress: [{ports: [{port: nobody}]}]}",
+    ],
+)
+def test_without_pods_nobody_is_missed(spec):
+    assert findings(kubernetes(spec), pods=False) == []
