@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
-FORMATTED := engine fastpath tools setup.py  # tests keep their tables of bytes as they were laid out
+FORMATTED := engine fastpath bench examples tools setup.py  # tests keep their tables of bytes as they were laid out
 UNIT_TESTS ?= tests/fastpath $(wildcard tests/golden)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

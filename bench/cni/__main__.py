@@ -113,7 +113,9 @@ def measure(found: dict[str, Side], names: list[str], rounds: int, bursts: int) 
                     name = names[(2 * number + place) % len(names)]
                     single[verb][side].append(call(found[side], verb, families, f"single{number}", name))
         for verb, samples in single.items():
-            matches.append({"what": f"{verb}, one after the other", "families": families, "unit": "ms", "samples": samples})
+            matches.append(
+                {"what": f"{verb}, one after the other", "families": families, "unit": "ms", "samples": samples}
+            )
         together: dict[str, dict[str, list[float]]] = {verb: {side: [] for side in found} for verb in ("ADD", "DEL")}
         for number in range(bursts):
             for side in list(found) if number % 2 == 0 else list(reversed(found)):
@@ -165,7 +167,10 @@ def main() -> None:
 
 def reference_version() -> str:
     said = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"], capture_output=True, text=True, check=False
+        ["dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return said.stdout or "unknown"
 

@@ -53,7 +53,10 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
             cells.append(f"{found.lowest:.1f} - {found.highest:.1f}")
             if side == "towpath":
                 compared = ratio(values, match["samples"]["bridge"])
-                cells += [f"**{compared.median:.2f}**", f"{compared.lower_quartile:.2f} - {compared.upper_quartile:.2f}"]
+                cells += [
+                    f"**{compared.median:.2f}**",
+                    f"{compared.lower_quartile:.2f} - {compared.upper_quartile:.2f}",
+                ]
             else:
                 cells += ["", ""]
             yield f"| {' | '.join(cells)} |"

@@ -68,7 +68,9 @@ def killed_and_started(daemon: Daemon, beat: Beat, case: Case) -> float:
 
 def imported() -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import engine.cli.run, engine.daemon, fastpath.plane, fastpath.port.tun"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import engine.cli.run, engine.daemon, fastpath.plane, fastpath.port.tun"], check=True
+    )
     return time.monotonic() - began
 
 

@@ -174,7 +174,11 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 4.5))
     rows = result["growth, ns"]
     sizes = [int(size) for size in rows]
-    names = {"without": "established, no policy", "with": "established, with policy", "judging a new flow": "judging a new flow"}
+    names = {
+        "without": "established, no policy",
+        "with": "established, with policy",
+        "judging a new flow": "judging a new flow",
+    }
     for name, label in names.items():
         middle = [median(row[name]) for row in rows.values()]
         low, high = ([np.percentile(row[name], q) for row in rows.values()] for q in (25, 75))
@@ -218,7 +222,10 @@ def main() -> int:
     }
     for name, row in result["new flows"].items():
         rates, share = row["M/s"], median(row["share scanned"])
-        print(f"{name:44} {median(rates):6.2f} M/s ({min(rates):.2f}-{max(rates):.2f}), {share:.0%} scanned", file=sys.stderr)
+        print(
+            f"{name:44} {median(rates):6.2f} M/s ({min(rates):.2f}-{max(rates):.2f}), {share:.0%} scanned",
+            file=sys.stderr,
+        )
     without, with_ = (median(result["established, ns"][name]) for name in ("without", "with"))
     print(f"established: {without:.1f} ns without, {with_:.1f} ns with: ratio {without / with_:.3f}", file=sys.stderr)
     for rules, row in result["growth, ns"].items():
