@@ -8,6 +8,7 @@ Invariant: a rule that was accepted restricts exactly by the fields written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from engine.desired.policy.document import Field
@@ -73,29 +74,26 @@ def read_policy(name: str, namespace: str, spec: Field, *, kind: str, staged: st
     flags = {key: _flag(spec, key) for key in ("doNotTrack", "preDNAT", "applyOnForward")} if not namespace else {}
     types = _types(spec, ingress, egress)
     _check_flags(spec, flags, types)
-    tier = spec.get("tier")
-    order = spec.get("order")
-    return CalicoPolicy(
-        name=name,
-        namespace=namespace,
-        tier=tier.name() if tier else "default",
-        order=order.number() if order else None,
-        selector=_selector(spec.get("selector")) or All(),
-        namespace_selector=None if namespace else _selector(spec.get("namespaceSelector")),
-        account_selector=_selector(spec.get("serviceAccountSelector")),
+    return replace(
+        _subject(name, namespace, spec, kind),
         types=types,
         ingress=ingress,
         egress=egress,
         hosts_only=bool(flags.get("doNotTrack") or flags.get("preDNAT")),
         staged=_staged_action(spec) if staged else "",
         refusal=_refusal(spec, flags),
-        kind=kind,
     )
 
 
 def refuse(name: str, namespace: str, spec: Field, reason: str, *, kind: str) -> CalicoPolicy:
     """The stand-in for a policy whose rules could not be read. Raises when its subject cannot be, either."""
-    types = spec.get("types")
+    written = spec.get("types")
+    types = [TYPES[entry.one_of(*TYPES)] for entry in written.items(2)] if written else TYPES.values()
+    return replace(_subject(name, namespace, spec, kind), types=frozenset(types), refusal=Refusal(reason))
+
+
+def _subject(name: str, namespace: str, spec: Field, kind: str) -> CalicoPolicy:
+    """The policy without its rules: whom it selects, and when it is judged."""
     tier, order = spec.get("tier"), spec.get("order")
     return CalicoPolicy(
         name=name,
@@ -105,10 +103,6 @@ def refuse(name: str, namespace: str, spec: Field, reason: str, *, kind: str) ->
         selector=_selector(spec.get("selector")) or All(),
         namespace_selector=None if namespace else _selector(spec.get("namespaceSelector")),
         account_selector=_selector(spec.get("serviceAccountSelector")),
-        types=frozenset(TYPES[entry.one_of(*TYPES)] for entry in types.items(2))
-        if types
-        else frozenset(TYPES.values()),
-        refusal=Refusal(reason),
         kind=kind,
     )
 
