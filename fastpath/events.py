@@ -22,7 +22,7 @@ EVENTS: tuple[tuple[str, str], ...] = (
     ("reply_limited", "ICMP messages not written because of their rate"),
     ("ecn_odd", "ECN marks outside of a packet that carries none inside"),
     ("awake", "times that a worker looked for work before it slept, and found some"),
-    ("shortcut_sent", "packets and super-packets that went whole past the sockets"),
-    ("shortcut_refused", "packets that the shortcut's device refused, sent through a socket"),
+    ("shortcut_sent", "frames that went past the sockets: a packet, a super-packet or a train each"),
+    ("shortcut_refused", "frames that the shortcut's device refused; what was in them went through a socket"),
 )
 EVENT_NAMES: tuple[str, ...] = tuple(name for name, _ in EVENTS)

@@ -103,6 +103,7 @@ cdef void encapsulate_fill(adjacency *record, object value):
 cdef void shortcut_fill(adjacency *record, object value):
     cdef bytes link = value.destination + value.source
     record.has_shortcut = True
+    record.shortcut_cuts = value.cuts
     record.tap = value.tap
     memcpy(record.link, <const char *>link, 12)
 

@@ -3,7 +3,7 @@
 # Owns: the last step of the way out. Local ports get super-packets whole;
 # towards a tunnel, packets of one size to one peer leave as one train, a
 # super-packet is split at this last moment, headers into scratch memory and
-# payload by reference; TCP to a peer with a shortcut leaves whole.
+# payload by reference; TCP to a peer with a shortcut that cuts leaves whole.
 # Never: waits for more packets to fill a train; what the burst holds is sent.
 # Invariant: packets of one flow leave in the order they came. A flow has one way
 # and one sender; a train remembers its flows in a Bloom filter, and before a flow
@@ -28,7 +28,7 @@ from fastpath.port.memory cimport memory_send, memory_send_train
 from fastpath.port.pace cimport pace_pass
 from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
 from fastpath.port.raw cimport raw_send
-from fastpath.port.tap cimport tap_send, tap_takes
+from fastpath.port.tap cimport tap_send, tap_send_train, tap_takes
 from fastpath.port.tun cimport tun_send
 from fastpath.port.udp cimport udp_send
 from fastpath.reason cimport (
@@ -105,6 +105,25 @@ cdef inline int reason_of(int error) noexcept nogil:
 
 # -- trains ------------------------------------------------------------------
 
+cdef inline void shortcut_refused(transmitter *x, const adjacency *to, int error) noexcept nogil:
+    """The device of a shortcut did not take a frame, and not for want of room: the sockets have to."""
+    x.count.events[EVENT_SHORTCUT_REFUSED] += 1
+    if error != EINVAL:        # which is about the frame
+        notify(x, NOTICE_SHORTCUT, to.number)
+
+cdef inline uint32_t send_train(transmitter *x, const port *target, const train *t, int *error) noexcept nogil:
+    """By the shortcut if the peer has one for trains, or through the socket. How many datagrams went, and the errno of the others."""
+    if t.to.has_shortcut and not t.to.shortcut_cuts:
+        error[0] = tap_send_train(target, t)
+        if error[0] == 0:
+            x.count.events[EVENT_SHORTCUT_SENT] += 1
+            return t.n_datagrams
+        if reason_of(error[0]) == REASON_TX_FULL:
+            return 0
+        shortcut_refused(x, t.to, error[0])
+        error[0] = 0
+    return udp_send(target, t, x.count, error)
+
 cdef inline void train_send(transmitter *x, train *t) noexcept nogil:
     """Send a train and account for each of its datagrams."""
     cdef const port *target = port_at(x.ports, t.to.port)
@@ -116,7 +135,7 @@ cdef inline void train_send(transmitter *x, train *t) noexcept nogil:
         x.count.drops[REASON_PORT_GONE] += t.n_datagrams
         return
     if target.kind == PORT_UDP:
-        sent = udp_send(target, t, x.count, &error)
+        sent = send_train(x, target, t, &error)
     elif target.kind == PORT_RAW:
         sent = raw_send(target, t, x.count, &error)
     else:
@@ -355,9 +374,7 @@ cdef inline bint send_shortcut(transmitter *x, packet *p, const adjacency *to, c
         complete(p)
     error = tap_send(target, to, p, sender, outer_class_of(p, target))
     if error and reason_of(error) != REASON_TX_FULL:
-        x.count.events[EVENT_SHORTCUT_REFUSED] += 1
-        if error != EINVAL:    # which is about the frame
-            notify(x, NOTICE_SHORTCUT, to.number)
+        shortcut_refused(x, to, error)
         return False
     shortcut_account(x, p, to, header, error == 0)
     return True

@@ -59,12 +59,14 @@ class Deliver:
 class Shortcut:
     """A way past the sockets: whole frames between two Ethernet addresses, written to the descriptor `tap`.
 
+    Where what is behind it `cuts` tunnelled super-packets, TCP goes there, whole; otherwise everything does, cut.
     Whoever withdraws one waits for `Plane.reclaimer.synchronize` before the descriptor is closed.
     """
 
     tap: int
     destination: bytes
     source: bytes
+    cuts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Encapsulate:
     """Send the packet to `remote` through tunnel port `port`; `mtu` is that of the inner packet.
 
     `peer` is the number under which guard knows the node behind `remote`;
-    `mac` its VTEP address (vxlan only). TCP takes the `shortcut`, where there is one.
+    `mac` its VTEP address (vxlan only). Packets take the `shortcut`, where there is one.
     """
 
     port: int

@@ -1,6 +1,6 @@
 """The devices by which peers are reached, as ends of a shortcut.
 
-Owns: what makes a device one: that it is an Ethernet, and whether it cuts tunnelled super-packets itself.
+Owns: what makes a device one: that it is an Ethernet, what it cuts itself, and whether it sums.
 Never: remembers anything; the kernel is asked anew each time.
 """
 
@@ -16,17 +16,20 @@ from engine.apply.neighbour_message import is_station
 from engine.errors import KernelError
 
 SEGMENTATION = "tx-udp_tnl-segmentation"
+CHECKSUMS = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6")
 _ETHERNET = 1  # ARPHRD_ETHER
 
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """`segments`: it takes tunnelled super-packets whole; `objection`: why no frame of ours can go to it at all."""
+    """`segments`: it takes tunnelled super-packets whole; `sums`: it computes checksums; `objection`: why no frame of
+    ours can go to it at all."""
 
     name: str
     mtu: int
     mac: bytes
     segments: bool = False
+    sums: bool = True
     objection: str = ""
 
 
@@ -44,6 +47,8 @@ def _egress(link: Link) -> Egress:
     if link.hardware != _ETHERNET or not is_station(mac):
         return Egress(name, mtu, mac, objection=f"{name} is no Ethernet")
     try:
-        return Egress(name, mtu, mac, segments=read_features(name).get(SEGMENTATION, False))
+        features = read_features(name)
+        sums = any(features.get(checksum, False) for checksum in CHECKSUMS)
+        return Egress(name, mtu, mac, features.get(SEGMENTATION, False), sums)
     except KernelError as error:
         return Egress(name, mtu, mac, objection=f"{name} {error.what} ({error.remedy})")

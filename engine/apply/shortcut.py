@@ -1,7 +1,8 @@
-"""Which peers' TCP goes past the sockets, and on whose account it does not.
+"""Which peers are reached past the sockets, and on whose account the others are not.
 
 A shortcut leads from a VXLAN tunnel straight to the device by which the kernel
-would send to a peer: whole super-packets, which that device cuts itself.
+would send to a peer: TCP in whole super-packets, which that device cuts itself,
+or, where it does nothing itself, everything in trains of datagrams.
 
 Owns: the redirections, one a device, and what is known of routes and neighbours.
 Never: sends, or asks a neighbour for its address itself: the kernel does.
@@ -168,7 +169,7 @@ class Shortcuts:
 
     # -- what is told --------------------------------------------------------------
     def report(self) -> dict[str, str]:
-        """Tunnel -> how TCP super-packets leave it, in words."""
+        """Tunnel -> how packets leave it, in words."""
         return {tunnel.key: self._words(tunnel) for tunnel in self._tunnels.values()}
 
     def complaint(self) -> str:
@@ -181,14 +182,15 @@ class Shortcuts:
         targets = [target for target in self._ways if target.tunnel == tunnel]
         given = [target for target in targets if (tunnel.key, target.remote) in self.forwarding.shortcuts]
         if given:
-            names = sorted({self._egress[self._ways[target].device].name for target in given})
-            return f"TCP whole through {', '.join(names)} to {len(given)} of {len(targets)} peers"
+            devices = [self._egress[self._ways[target].device] for target in given]
+            what = "TCP whole" if any(egress.segments for egress in devices) else "trains of datagrams straight"
+            names = ", ".join(sorted({egress.name for egress in devices}))
+            return f"{what} through {names} to {len(given)} of {len(targets)} peers"
         if objections := self._objections(tunnel):
-            return f"TCP cut: {objections[0]}"
+            return f"through sockets: {objections[0]}"
         narrow = any((target, self._ways[target]) in self._narrow for target in targets)
-        return (
-            f"TCP cut: {'paths carry less than their device' if narrow else 'no Ethernet address of a peer is known'}"
-        )
+        why = "paths carry less than their device" if narrow else "no Ethernet address of a peer is known"
+        return f"through sockets: {why}"
 
     def _objections(self, tunnel: TunnelPort) -> list[str]:
         if self.open_tap is None:
@@ -259,7 +261,7 @@ class Shortcuts:
         leaving = [self._redirections.pop(device) for device in broken]
         for redirection in leaving:
             name = redirection.tap.name
-            log.warning("%s, by which TCP left whole, is gone, down or leads nowhere: another is made", name)
+            log.warning("%s, by which packets left, is gone, down or leads nowhere: another is made", name)
         used = {way.device for target, way in self._ways.items() if not self._objection(target.tunnel, way.device)}
         for device in used - set(self._redirections):
             self._redirect(device)
@@ -276,7 +278,8 @@ class Shortcuts:
             if neighbour is None or not neighbour.mac or redirection is None:
                 continue
             if not self._objection(target.tunnel, way.device) and not self._is_narrow(target, way):
-                link = Link(redirection.tap.fd, neighbour.mac, self._egress[way.device].mac)
+                egress = self._egress[way.device]
+                link = Link(redirection.tap.fd, neighbour.mac, egress.mac, egress.segments)
                 yield (target.tunnel.key, target.remote), link
 
     def _objection(self, tunnel: TunnelPort, device: int) -> str:
@@ -286,8 +289,8 @@ class Shortcuts:
             return "the device to the peers is gone"
         if egress.objection:
             return egress.objection
-        if tunnel.offload == "auto" and not egress.segments:
-            return f"{egress.name} does not segment tunnels"
+        if tunnel.offload == "auto" and egress.sums and not egress.segments:
+            return f"{egress.name} does not segment tunnels"  # but trains, and sums: then sockets are faster
         return self._refused.get(device, "")
 
     def _is_narrow(self, target: Target, way: Way) -> bool:

@@ -108,8 +108,8 @@ class NetworkSection(Section, frozen=True, kw_only=True):
     offload: Annotated[
         Offload,
         Meta(
-            description="Who cuts the super-packets of TCP in VXLAN: our sockets (udp), the underlay's device past "
-            "routing and netfilter (tap), or the device where it can (auto)."
+            description="How packets leave in VXLAN: by sockets (udp); straight to the underlay's device, past routing "
+            "and netfilter, TCP whole if that segments tunnels, else trains (tap); or as is faster (auto)."
         ),
     ] = "auto"
     mac: Annotated[

@@ -30,7 +30,8 @@ cdef struct adjacency:
     uint32_t remote_length     # bytes of `remote` in use: sockaddr_in 16, sockaddr_in6 28
     uint8_t remote[28]         # socket address of the peer
     uint8_t mac[6]             # VTEP address of the peer (vxlan)
-    uint8_t has_shortcut       # TCP goes as frames into `tap`, past the sockets
+    uint8_t has_shortcut       # frames go into `tap`, past the sockets:
+    uint8_t shortcut_cuts      # TCP alone, and whole; else whole trains of datagrams
     uint8_t link[12]           # Ethernet addresses of these frames: destination, source
     int tap                    # descriptor
     uint16_t members[SPREAD_MAX]

@@ -43,11 +43,11 @@ def send_to_socket(int fd, bytes data):
 
 def write_to_tap(int fd, bytes data):
     """The errno of one frame."""
-    cdef const uint8_t *frame = <const uint8_t *><const char *>data
-    cdef uint32_t length = len(data)
+    cdef iovec frame
     cdef int failed
+    frame.iov_base, frame.iov_len = <void *><const char *>data, len(data)
     with nogil:
-        failed = tap_write(fd, frame, length)
+        failed = tap_write(fd, &frame, 1)
     return failed
 
 

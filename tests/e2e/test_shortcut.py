@@ -77,6 +77,32 @@ def goes_whole(cluster):
     return found["shortcut_sent"] > 20 and found["super_split"] == found["shortcut_refused"] == 0
 
 
+def until_trains(cluster):
+    node = cluster.nodes[0]
+    exchange(cluster, size=10)
+    wait_until(lambda: shortcut(node).startswith("trains of datagrams straight through eth0"), "the shortcut to be there")
+
+
+def goes_in_trains(cluster):
+    found = exchange(cluster)
+    return found["shortcut_sent"] > 20 and found["super_split"] > 0 and found["shortcut_refused"] == 0
+
+
+@pytest.mark.parametrize("underlay", [4, 6])
+def test_a_card_that_does_nothing_itself_gets_trains(underlay):
+    """The kernel cuts and sums them; all that the pods send arrives."""
+    with running_cluster(nodes=2, pods=1, underlay=(underlay,), profile=Profile.DUMB) as cluster:
+        answering(cluster)
+        until_trains(cluster)
+        assert goes_in_trains(cluster)
+        node, other = cluster.nodes
+        assert shortcut(node) == "trains of datagrams straight through eth0 to 1 of 1 peers"
+        for address in other.pods[0].addresses.values():
+            assert ping(node.pods[0].host, address).ok
+            udp_echo(node.pods[0].host, address, size=1200)
+        assert node.daemon.ask("status")["problems"] == []
+
+
 @pytest.mark.parametrize("underlay", [4, 6])
 def test_super_packets_arrive_as_they_were_sent(underlay):
     with running_cluster(nodes=2, pods=1, underlay=(underlay,)) as cluster:
@@ -115,12 +141,12 @@ def test_an_underlay_that_does_not_segment_tunnels_is_left_to_the_sockets():
         answering(cluster)
         assert exchange(cluster)["super_split"] > 0
         node = cluster.nodes[0]
-        assert shortcut(node) == "TCP cut: eth0 does not segment tunnels"
+        assert shortcut(node) == "through sockets: eth0 does not segment tunnels"
         assert devices(node) == []
-        cluster.configure(node, offload="tap")  # the kernel then segments before the device
+        cluster.configure(node, offload="tap")
         node.daemon.reload()
-        until_whole(cluster)
-        assert goes_whole(cluster)
+        until_trains(cluster)
+        assert goes_in_trains(cluster)
         cluster.configure(node, offload="udp")
         node.daemon.reload()
         assert shortcut(node) == ""
@@ -198,7 +224,7 @@ def test_no_frame_is_addressed_to_a_group_or_to_nobody(cluster, mac):
     node, other = cluster.nodes
     node.host.interface("eth0").neighbor(other.underlay[4], mac)
     wait_until(lambda: not has_shortcut(node)(), "the shortcut to be given up")
-    assert shortcut(node) == "TCP cut: no Ethernet address of a peer is known"
+    assert shortcut(node) == "through sockets: no Ethernet address of a peer is known"
 
 
 def test_a_route_of_another_kind_ends_it(cluster):
@@ -207,7 +233,7 @@ def test_a_route_of_another_kind_ends_it(cluster):
     target = f"{other.underlay[4]}/32"
     node.host.run(["ip", "route", "add", target, "dev", "eth0", "mtu", "1480"])  # less than its device carries
     wait_until(lambda: not has_shortcut(node)(), "the shortcut to be given up")
-    assert shortcut(node) == "TCP cut: paths carry less than their device"
+    assert shortcut(node) == "through sockets: paths carry less than their device"
     assert exchange(cluster)["shortcut_sent"] == 0
     node.host.run(["ip", "route", "del", target])
     wait_until(has_shortcut(node), "the shortcut to be there again")

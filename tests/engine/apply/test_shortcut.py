@@ -135,8 +135,8 @@ def test_the_descriptor_is_closed_after_every_worker_let_go_of_it(world):
 @pytest.mark.parametrize(
     ("egress", "words"),
     [
-        (Egress("eth0", 1500, OWN), "TCP cut: eth0 does not segment tunnels"),
-        (Egress("ppp0", 1500, b"", objection="ppp0 is no Ethernet"), "TCP cut: ppp0 is no Ethernet"),
+        (Egress("eth0", 1500, OWN), "through sockets: eth0 does not segment tunnels"),
+        (Egress("ppp0", 1500, b"", objection="ppp0 is no Ethernet"), "through sockets: ppp0 is no Ethernet"),
     ],
 )
 def test_a_device_that_is_no_end_of_one(world, egress, words):
@@ -150,6 +150,21 @@ def test_a_device_that_is_no_end_of_one(world, egress, words):
     shortcuts.settle([replace(TUNNEL, offload="tap")])
     assert bool(given(forwarding)) is not bool(egress.objection), "asked for by name it need not segment"
     assert shortcuts.complaint() == egress.objection
+
+
+def test_what_a_device_neither_cuts_nor_sums_leaves_in_trains(world):
+    """Asked for by name also where it sums."""
+    shortcuts, forwarding, kernel = world
+    kernel.egress[ETH] = Egress("eth0", 1500, OWN, sums=False)
+    shortcuts.settle([TUNNEL])
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False)
+    assert shortcuts.report() == {TUNNEL.key: "trains of datagrams straight through eth0 to 2 of 2 peers"}
+    kernel.egress[ETH] = Egress("eth0", 1500, OWN)
+    shortcuts.settle([replace(TUNNEL, offload="tap")])
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False)
+    kernel.egress[ETH] = Egress("eth0", 1500, OWN, segments=True)
+    shortcuts.refresh()
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN)
 
 
 def test_a_refusal_is_not_tried_again_before_the_configuration_is_another(world):
@@ -172,7 +187,7 @@ def test_a_peer_of_which_something_is_unknown_stays_with_the_sockets(world):
     del kernel.devices[TO_B.remote]
     shortcuts.refresh()
     assert given(forwarding) == {}
-    assert shortcuts.report() == {TUNNEL.key: "TCP cut: no Ethernet address of a peer is known"}
+    assert shortcuts.report() == {TUNNEL.key: "through sockets: no Ethernet address of a peer is known"}
 
 
 def test_a_peer_by_another_device_goes_by_that(world):

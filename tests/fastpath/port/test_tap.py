@@ -64,14 +64,14 @@ def taken_apart(data: bytes) -> Frame:
 class Node:
     """A pod in memory, a vxlan port on loopback with peer `remote_port`, and a shortcut into `tap`."""
 
-    def __init__(self, outer: int, remote_port: int, tap: int | None) -> None:
+    def __init__(self, outer: int, remote_port: int, tap: int | None, cuts: bool) -> None:
         self.here = loopback(outer)
         self.plane = Plane(hash_key=KEY)
         self.pod = MemoryPort("pod", addresses=[own for own, _ in PODS.values()], mtu=MTU, super_packets=True)
         self.tunnel = Tunnel("vxlan", self.here, free_port(outer), 42, mac=mac(1))
         self.udp = UdpPort.open(self.tunnel)
         pod, tunnel = self.plane.attach(self.pod), self.plane.attach(self.udp)
-        shortcut = None if tap is None else Shortcut(tap, FAR_LINK, OWN_LINK)
+        shortcut = None if tap is None else Shortcut(tap, FAR_LINK, OWN_LINK, cuts)
         out = self.plane.set_adjacency(Encapsulate(tunnel, 7, self.here, MTU, remote_port, mac(2), shortcut))
         back = self.plane.set_adjacency(Deliver(pod, MTU))
         for own, far in PODS.values():
@@ -89,7 +89,9 @@ class Node:
 
 
 @contextmanager
-def node(outer: int, *, shortcut: bool = True, tap: int | None = None) -> Iterator[tuple[Node, socket.socket, socket.socket]]:
+def node(
+    outer: int, *, shortcut: bool = True, tap: int | None = None, cuts: bool = True
+) -> Iterator[tuple[Node, socket.socket, socket.socket]]:
     """The node, what comes out of its device, and what comes to its peer's socket. Packets are accounted for."""
     ours, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     with ours, device, listener(outer) as far:
@@ -98,7 +100,7 @@ def node(outer: int, *, shortcut: bool = True, tap: int | None = None) -> Iterat
             end.setsockopt(socket.SOL_SOCKET, 32, 1 << 20)  # SO_SNDBUFFORCE needs root, a frame of 64 kB needs it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         fd = tap if tap is not None else ours.fileno()
-        one = Node(outer, far.getsockname()[1], fd if shortcut else None)
+        one = Node(outer, far.getsockname()[1], fd if shortcut else None, cuts)
         try:
             yield one, device, far
             counters = one.plane.counters()
@@ -295,6 +297,78 @@ def test_a_full_device_is_a_counted_drop() -> None:
         kept = len(drained(device))
         assert 0 < kept < 100
         assert counters.drops == {"tx_full": (100 - kept) * 50}
+        assert drained(far) == []
+
+
+def datagrams_of(frame: Frame) -> list[bytes]:
+    """Cut as the frame of a train says, behind the outer headers."""
+    whole = frame.vxlan + frame.inner
+    size = frame.gso_size or len(whole)
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+@pytest.mark.parametrize(("outer", "inner"), FAMILIES)
+@pytest.mark.parametrize("size", [25_700, 700])
+def test_a_train_is_one_frame_of_the_datagrams_that_the_sockets_send(outer: int, inner: int, size: int) -> None:
+    """Of a super-packet, and of one packet; the outer checksum is pending as it is for any sender of UDP."""
+    payload = os.urandom(size)
+    sent = super_tcp(inner, payload) if size > MSS else inner_tcp(inner, payload, pending=False)
+    with node(outer, shortcut=False) as (one, _, far):
+        one.send(sent)
+        first, source = far.recvfrom(70_000)
+        expected = [first, *drained(far)]
+        sender, counted = one.udp.source_ports.index(source[1]), one.plane.counters()
+    with node(outer, cuts=False) as (two, device, far):
+        two.send(sent)
+        (data,) = drained(device)
+        assert drained(far) == []
+        frame, found = taken_apart(data), two.plane.counters()
+        assert (found.sent, found.ports[1].sent_bytes) == (counted.sent, counted.ports[1].sent_bytes)
+        assert two.events["shortcut_sent"] == 1
+    assert datagrams_of(frame) == expected
+    ip, length = (20, 40)[outer == 6], 8 + sum(map(len, expected))
+    assert (frame.flags, frame.checksum_start, frame.checksum_offset) == (1, 14 + ip, 6)
+    assert (frame.gso_type, frame.header_bytes) == ((5, 14 + ip + 8) if size > MSS else (0, 0))
+    assert frame.ethernet == FAR_LINK + OWN_LINK + (b"\x08\x00" if outer == 4 else b"\x86\xdd")
+    pseudo = reference.ones_sum(reference.pseudo_header(two.here, two.here, reference.UDP, length))
+    assert struct.unpack("!H2xHH", frame.udp) == (two.udp.source_ports[sender], length, pseudo)
+    assert int.from_bytes(frame.ip[2:4] if outer == 4 else frame.ip[4:6]) == length + (20 if outer == 4 else 0)
+    assert outer == 6 or reference.ones_sum(frame.ip) == 0xFFFF
+
+
+def test_everything_goes_past_the_sockets_in_trains() -> None:
+    """Datagrams, fragments and TCP, the outer class with them: nothing of a flow can overtake by a socket."""
+    own, far_pod = PODS[4]
+    datagram = ipv4(udp(own, far_pod, b"x" * 50), source=own, destination=far_pod)
+    marked = reference.set_class(inner_tcp(4, b"x", pending=False), 0xB9)
+    with node(4, cuts=False) as (one, device, far):
+        one.send(datagram, datagram, marked, *reference.fragments(inner_tcp(4, bytes(4000), pending=False), MTU))
+        frames = [taken_apart(data) for data in drained(device)]
+        assert drained(far) == []
+    carried = [data[22:] for frame in frames for data in datagrams_of(frame)]
+    assert sorted(data[9] for data in carried) == [6, 6, 6, 6, 17, 17]
+    assert sorted({frame.ip[1] for frame in frames}) == [0, 0xB9]
+
+
+def test_a_train_that_the_device_refuses_goes_through_a_socket() -> None:
+    read_only = os.open("/dev/null", os.O_RDONLY)
+    try:
+        with node(4, tap=read_only, cuts=False) as (one, _, far):
+            one.send(super_tcp(4, bytes(5000)), inner_tcp(4, b"x", pending=False, seq=5001))
+            assert [len(data) - 22 - 40 for data in drained(far)] == [1000] * 5 + [1]
+            assert (one.events["shortcut_refused"], one.plane.counters().drops) == (2, {})
+            assert one.plane.take_events() == [("shortcut", 1)]
+    finally:
+        os.close(read_only)
+
+
+def test_trains_into_a_full_device_are_counted_drops() -> None:
+    with node(4, cuts=False) as (one, device, far):
+        for _ in range(100):
+            one.send(super_tcp(4, bytes(50_000)))
+        kept = len(drained(device))
+        assert 0 < kept < 100
+        assert one.plane.counters().drops == {"tx_full": (100 - kept) * 50}
         assert drained(far) == []
 
 
