@@ -128,6 +128,7 @@ class Datapath:
 
     def apply_without_waiting(self, desired: Desired, cleared: Callable[[], None] = lambda: None) -> Outcome:
         """As `apply`, but for the devices of pods that go: they stand until somebody sees to `pods.leaving`."""
+        self.pods.pass_on(desired.pods)
         if desired.policy is not None:
             self.pods.clear_the_way(desired.pods)
         cleared()

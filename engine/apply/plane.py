@@ -190,6 +190,10 @@ def _owners(vias: tuple[Via, ...]) -> set[Owner]:
     return {(via.kind, via.target) for via in vias if via.kind != "reject"}
 
 
+def _renamed(vias: tuple[Via, ...], before: Owner, after: Owner) -> tuple[Via, ...]:
+    return tuple(replace(via, target=after[1]) if (via.kind, via.target) == before else via for via in vias)
+
+
 class Forwarding:
     """The plane's tables as last written, by name."""
 
@@ -241,6 +245,21 @@ class Forwarding:
             raise
         del self.attached[owner]
 
+    def rename(self, before: Owner, after: Owner) -> None:
+        """What was the port of `before`, and what leads through it, is another's: in the plane nothing changes."""
+        slots = self._through.get(before, {})
+        keys = {key: _key(_renamed(slot.vias, before, after)) for key, slot in slots.items()}
+        if after in self.ports or any(key in self.slots for key in keys.values()):
+            raise TowpathError(f"something else is called {after[1]}", where=f"{before[0]} {before[1]}")
+        for key, slot in list(slots.items()):
+            self._forget(key, slot)
+            slot.vias = _renamed(slot.vias, before, after)
+            slot.members = tuple(_key((via,)) for via in slot.vias) if slot.members else ()
+            self._remember(keys[key], slot)
+        through_it = [prefix for prefix, vias in self.routes.items() if before in _owners(vias)]
+        self.routes.update({prefix: _renamed(self.routes[prefix], before, after) for prefix in through_it})
+        self.ports[after], self.attached[after] = self.ports.pop(before), self.attached.pop(before)
+
     def owner_of(self, number: int) -> Owner | None:
         return next((owner for owner, candidate in self.ports.items() if candidate == number), None)
 
@@ -276,11 +295,21 @@ class Forwarding:
             for via in members:
                 self.release((via,))
             raise
-        self.slots[key] = slot
+        self._remember(key, slot)
         self.tunnel_changes += vias[0].kind == "tunnel"
-        for owner in _owners(vias):
-            self._through[owner][key] = slot
         return slot
+
+    def _remember(self, key: AdjacencyKey, slot: Slot) -> None:
+        self.slots[key] = slot
+        for owner in _owners(slot.vias):
+            self._through[owner][key] = slot
+
+    def _forget(self, key: AdjacencyKey, slot: Slot) -> None:
+        del self.slots[key]
+        for owner in _owners(slot.vias):
+            self._through[owner].pop(key, None)
+            if not self._through[owner]:
+                del self._through[owner]
 
     def release(self, vias: tuple[Via, ...], times: int = 1) -> None:
         key = _key(vias)
@@ -288,12 +317,8 @@ class Forwarding:
         slot.users -= times
         if slot.users == 0:
             self.plane.remove_adjacency(slot.number)
-            del self.slots[key]
+            self._forget(key, slot)
             self.tunnel_changes += vias[0].kind == "tunnel"
-            for owner in _owners(vias):
-                self._through[owner].pop(key, None)
-                if not self._through[owner]:
-                    del self._through[owner]
             for via in vias if slot.members else ():
                 self.release((via,))
 

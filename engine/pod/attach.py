@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_interface, ip_network
 from typing import cast
@@ -39,6 +39,7 @@ from engine.errors import KernelError, TowpathError
 from engine.model import Pod, PodDevice, Prefix
 from engine.pod.namespace import Identity, identity, run_inside
 from engine.pod.record import Entry, Record
+from engine.pod.succession import place_of, successions
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +215,35 @@ class PodDriver:
             elif key not in self._leaving:
                 attempt(key, partial(self.remove, key))
         return refused
+
+    def pass_on(self, devices: Iterable[PodDevice]) -> None:
+        """A device whose pod leaves, and at whose place another pod is wanted, becomes that one's as it stands.
+
+        Where the other still has a device elsewhere, the queue is closed, and taken up again by the next pass.
+        """
+        wanted = {device.pod.name: device.pod for device in devices}
+        heirs = successions({name: had.device.pod for name, had in self.attachments.items()}, wanted)
+        while heirs:  # those first whose names are free, which frees other names
+            name = next((name for name, heir in heirs.items() if self._is_free(heir)), next(iter(heirs)))
+            heir = heirs.pop(name)
+            error = tried(partial(self._rename, name, heir), f"pod {name}") if self._is_free(heir) else None
+            if name in self.attachments:
+                error = tried(partial(self._close, name), f"pod {name}") or error
+            if error is not None:
+                log.warning("%s", error)
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self.attachments and name not in self._leaving
+
+    def _rename(self, before: str, after: str) -> None:
+        """No packet waits for that: in the plane nothing changes. Mark and addresses are the next pass's to set."""
+        attachment = self.attachments[before]
+        pod = replace(attachment.device.pod, name=after)
+        if before in self._record.entries:
+            self._record.rename(before, Entry(after, pod.namespace, pod.interface))
+        self._forwarding.rename(("pod", before), ("pod", after))
+        del self.attachments[before]
+        self.attachments[after] = replace(attachment, device=replace(attachment.device, pod=pod), compared=False)
 
     def clear_the_way(self, devices: Iterable[PodDevice]) -> None:
         """Take out of the plane whom another policy will not know, or know as somebody else: pods that are not wanted
@@ -417,8 +447,7 @@ class PodDriver:
 
 def _stays(before: Pod, after: Pod) -> bool:
     """At its place, with all of its addresses."""
-    places = [(pod.namespace, pod.namespace_id, pod.interface) for pod in (before, after)]
-    return places[0] == places[1] and set(before.addresses) <= set(after.addresses)
+    return place_of(before) == place_of(after) and set(before.addresses) <= set(after.addresses)
 
 
 def settings_of(device: PodDevice) -> DeviceSettings:

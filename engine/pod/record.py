@@ -47,6 +47,10 @@ class Record:
         if self._entries.get(entry.pod) != entry:
             self._replace({**self._entries, entry.pod: entry})
 
+    def rename(self, before: str, entry: Entry) -> None:
+        """What was written down of a pod is another's from now on."""
+        self._replace({**{name: kept for name, kept in self._entries.items() if name != before}, entry.pod: entry})
+
     def discard(self, *pods: str) -> None:
         if not self._entries.keys().isdisjoint(pods):
             self._replace({name: entry for name, entry in self._entries.items() if name not in pods})

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,24 @@ def test_no_packet_is_lost_by_a_reload():
                 cluster.lab.remove(new.host)
         assert stream.sent > 100
         assert stream.lost == 0
+
+
+def test_no_packet_is_lost_when_a_pod_gets_another_name(conversation):
+    with running_cluster(nodes=2, pods=1) as cluster:
+        node = cluster.nodes[0]
+        a, b = node.pods[0], cluster.nodes[1].pods[0]
+        before = a.host.interface("eth0").index
+        talk = conversation(b.host, a.host, a.addresses[6])
+        with Beat(a.host, b.host, b.addresses[4]) as away, Beat(b.host, a.host, a.addresses[4]) as back:
+            for name in ("renamed", "again", a.name):
+                node.pods[0] = replace(a, name=name)
+                cluster.configure(node)
+                node.daemon.reload()
+                assert [pod["name"] for pod in node.daemon.ask("pods")["pods"]] == [name]
+        talk.goes_on()
+        assert (away.lost, back.lost) == (0, 0)
+        assert a.host.interface("eth0").index == before
+        assert node.daemon.ask("status")["problems"] == []
 
 
 @pytest.mark.parametrize("encapsulation", ["vxlan", "none"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.apply.plane import Forwarding, TunnelDriver, peers_driver
-from engine.errors import KernelError
+from engine.errors import KernelError, TowpathError
 from engine.model import TunnelPort, Via
 from fastpath.values import Deliver, Encapsulate
 from tests.engine.fakes import REJECTED, FakeKernel, FakePlane, FakePort
@@ -74,6 +74,37 @@ def test_a_change_the_plane_refuses_leaves_everything(forwarding, plane):
     assert forwarding.slot_of((TO_C,)) is None
     assert forwarding.slot_of((TO_B,)).users == 1
     assert len(plane.adjacencies) == 1
+
+
+def test_another_name_changes_nothing_in_the_plane(forwarding, plane):
+    forwarding.attach(("pod", "a"), FakePort("p"))
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    forwarding.change_routes({P1: (TO_POD,), P2: (TO_B, TO_POD), P3: (TO_B,)})
+    before = dict(plane.adjacencies), dict(plane.table)
+    plane.log.clear()
+    forwarding.rename(("pod", "a"), ("pod", "b"))
+    as_b = replace(TO_POD, target="b")
+    assert plane.log == []
+    assert (plane.adjacencies, plane.table) == before
+    assert forwarding.routes == {P1: (as_b,), P2: (TO_B, as_b), P3: (TO_B,)}
+    forwarding.detach(("pod", "b"))
+    assert plane.meaning(P1) == REJECTED
+    forwarding.change_routes(dict.fromkeys((P1, P2, P3)))
+    assert plane.adjacencies == forwarding.slots == forwarding._through == {}
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_a_name_that_means_something_is_given_to_nothing_else(forwarding, plane, routed):
+    forwarding.attach(("pod", "a"), FakePort("p"))
+    forwarding.set_route(P1, (TO_POD,))
+    if routed:
+        forwarding.set_route(P2, (replace(TO_POD, target="b"),))
+    else:
+        forwarding.attach(("pod", "b"), FakePort("q"))
+    before = dict(forwarding.slots), dict(forwarding.routes), dict(forwarding.ports)
+    with pytest.raises(TowpathError, match="something else is called b"):
+        forwarding.rename(("pod", "a"), ("pod", "b"))
+    assert (forwarding.slots, forwarding.routes, forwarding.ports) == before
 
 
 def test_next_hops_without_a_number_refuse_their_own_routes_only(forwarding, plane):

@@ -161,6 +161,76 @@ def test_a_pod_that_moves_takes_its_device_along(start, names):
     assert device(names[1])["ifalias"] == "towpath:a"
 
 
+def standing(datapath, name):
+    """What outlives a new name: the device's index, the queue, and the port's number."""
+    attachment = datapath.pods.attachments[name]
+    return attachment.port, datapath.forwarding.ports["pod", name]
+
+
+def route(prefix, *names):
+    return {ip_network(prefix): tuple(Via("pod", name, mtu=1450) for name in names)}
+
+
+@pytest.mark.parametrize("policy", [None, object()])
+def test_a_pod_with_another_name_goes_on_with_the_device(start, names, policy, monkeypatch):
+    monkeypatch.setattr("engine.apply.policy.policy_image", lambda _: None)
+    datapath = start()
+    before = replace(pods(pod("a", names[0])), routes=route("10.1.0.5/32", "a"), policy=policy)
+    datapath.apply(before)
+    index, had, meaning = device(names[0])["ifindex"], standing(datapath, "a"), datapath.plane.meaning(ip_network("10.1.0.5/32"))
+    datapath.plane.log.clear()
+    after = replace(pods(pod("b", names[0], (A4, ip_address("fd00:1::6")), 1400)), routes=route("10.1.0.5/32", "b"))
+    outcome = datapath.apply(replace(after, policy=policy))
+    assert outcome.failed == []
+    assert device(names[0])["ifindex"] == index
+    assert device(names[0])["ifalias"] == "towpath:b"
+    assert [address["local"] for address in device(names[0])["addr_info"]] == ["10.1.0.5", "fd00:1::6"]
+    assert datapath.pods.actual().keys() == {"b"}
+    if policy is None:
+        assert standing(datapath, "b") == had
+        assert datapath.plane.meaning(ip_network("10.1.0.5/32")) == meaning
+        assert datapath.plane.log == ["update eth0"], "not one packet waits for that"
+    assert datapath.apply(replace(after, policy=policy)).done == []
+    datapath.apply(Desired())
+    assert device(names[0]) is None
+    assert datapath.plane.ports == datapath.plane.adjacencies == {}
+
+
+def test_pods_that_change_places_are_all_served_at_once(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0]), pod("b", names[1]), pod("c", names[2])))
+    outcome = datapath.apply(pods(pod("b", names[0]), pod("a", names[1]), pod("d", names[2])))
+    assert outcome.failed == []
+    assert [device(name)["ifalias"] for name in names] == ["towpath:b", "towpath:a", "towpath:d"]
+    assert datapath.apply(pods(pod("b", names[0]), pod("a", names[1]), pod("d", names[2]))).done == []
+
+
+def test_names_that_move_on_leave_the_devices(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0]), pod("b", names[1])))
+    before = [standing(datapath, name) for name in "ab"]
+    assert datapath.apply(pods(pod("b", names[0]), pod("c", names[1]))).failed == []
+    assert [standing(datapath, name) for name in "bc"] == before
+    assert [device(name)["ifalias"] for name in names[:2]] == ["towpath:b", "towpath:c"]
+
+
+def test_a_new_name_is_written_down_with_the_device(start, names):
+    first = start()
+    first.apply(pods(pod("a", names[0])))
+    first.apply(pods(pod("b", names[0])))
+    kill(first)
+    assert start().apply(Desired()).failed == []
+    assert device(names[0]) is None
+
+
+def test_a_device_of_two_pods_stays_the_first_ones(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("b", names[0])))
+    outcome = datapath.apply(pods(pod("a", names[0]), pod("b", names[0])))
+    assert [failure.operation.key for failure in outcome.failed] == ["a"]
+    assert device(names[0])["ifalias"] == "towpath:b"
+
+
 def test_what_somebody_changed_is_set_right(start, names):
     datapath = start()
     datapath.apply(pods(pod("a", names[0])))
