@@ -38,6 +38,7 @@ from engine.apply.refusal import refusal
 from engine.errors import KernelError, TowpathError
 from engine.model import Pod, PodDevice, Prefix
 from engine.pod.namespace import Identity, identity, run_inside
+from engine.pod.queue import let_go
 from engine.pod.record import Entry, Record
 from engine.pod.succession import place_of, successions
 
@@ -261,8 +262,7 @@ class PodDriver:
                 log.warning("%s", error)
 
     def _take_out(self, name: str) -> None:
-        self._forwarding.detach(("pod", name))
-        self._leaving[name] = self.attachments.pop(name)
+        self._leaving[name] = self._detach(name)
 
     def leaving(self) -> Departure:
         """The devices of the pods that were taken out of the plane since the last time, to be deleted."""
@@ -320,9 +320,14 @@ class PodDriver:
                 self._close(name)
 
     def lost(self, name: str) -> None:
-        """The device went away under us: close its queue, so that the next pass makes it again."""
-        if name in self.attachments:
+        """The device went away under us: let go of its queue, so that the next pass makes it again."""
+        attachment = self.attachments.get(name)
+        if attachment is None:
+            return
+        if attachment.port.device_name() == attachment.device.pod.interface:  # down, or kept out
             self._close(name)
+        else:
+            self._lose(name)
 
     def look(self, name: str) -> DeviceState | None:
         """How the pod's device is; None: gone. KernelError when the pod is not attached."""
@@ -350,6 +355,8 @@ class PodDriver:
         settings = settings_of(attachment.device)
         try:
             state = run_inside(pod.namespace, lambda: _read(pod.interface), where=f"pod {name}")
+            if attachment.port.device_name() != pod.interface:
+                state = None  # what stands under its name is another
             if state is not None and not matches(state, settings):
                 log.warning("the device of pod %s was changed by somebody else; setting it right", name)
                 run_inside(pod.namespace, lambda: _configure_pod(settings), where=f"pod {name}")
@@ -357,7 +364,7 @@ class PodDriver:
             log.warning("cannot look at the device of pod %s: %s", name, error)
             return False
         if state is None:
-            self._close(name)
+            self._lose(name)
         return True
 
     def _attach(self, wanted: PodDevice) -> None:
@@ -425,6 +432,8 @@ class PodDriver:
                 self.remove(name)
             elif identity(wanted.pod.namespace) != attachment.namespace:
                 self._close(name)
+            elif attachment.port.device_name() != device.interface:
+                self._lose(name)
             return
         entry = self._record.entries.get(name)
         if entry and (entry.namespace, entry.interface) != (wanted.pod.namespace, wanted.pod.interface):
@@ -439,10 +448,14 @@ class PodDriver:
             raise KernelError(what, where=f"pod {pod.name}", remedy=unjudged.remedy)
 
     def _close(self, name: str) -> None:
-        attachment = self.attachments[name]
+        self._detach(name).port.close()
+
+    def _lose(self, name: str) -> None:
+        let_go(self._detach(name).port)
+
+    def _detach(self, name: str) -> Attachment:
         self._forwarding.detach(("pod", name))
-        del self.attachments[name]
-        attachment.port.close()
+        return self.attachments.pop(name)
 
 
 def _stays(before: Pod, after: Pod) -> bool:

@@ -17,6 +17,7 @@ from engine.apply.plane import Forwarding, LocalPort, OpenTun, Owner, adopt_tun
 from engine.apply.refusal import refusal
 from engine.errors import KernelError
 from engine.model import Address, HostDevice, HostPort
+from engine.pod.queue import let_go
 
 _ALIAS = f"{ALIAS_PREFIX}host"
 _OWNER: Owner = ("host", "host")
@@ -86,7 +87,9 @@ class HostDriver:
 
     def release(self) -> None:
         """Let go of the queue and leave the device, to a successor that has both."""
-        self.lost()
+        port = self._detach()
+        if port is not None:
+            port.close()
 
     def remove(self, key: Hashable) -> None:
         if self._port is not None:
@@ -98,22 +101,38 @@ class HostDriver:
                 delete(ip, name)
 
     def lost(self) -> None:
-        """The device went away under us: close its queue, so that the next pass makes it again."""
-        if self._port is not None:
-            self._forwarding.detach(_OWNER)
-            self._port.close()
-            self._port = self._device = None
+        """The device went away under us: let go of its queue, so that the next pass makes it again."""
+        if self._is_in_place():
+            self.release()
+        else:
+            self._lose()
+
+    def _is_in_place(self) -> bool:
+        """The device stands under its name, as far as its queue tells."""
+        return self._port is None or self._device is None or self._port.device_name() == self._device.name
+
+    def _lose(self) -> None:
+        port = self._detach()
+        if port is not None:
+            let_go(port)
+
+    def _detach(self) -> LocalPort | None:
+        if self._port is None:
+            return None
+        self._forwarding.detach(_OWNER)
+        port, self._port, self._device = self._port, None, None
+        return port
 
     def audit(self) -> None:
         """Set right what somebody changed; a device that is gone is made again by the next pass."""
         if self._device is None:
             return
         with netlink() as ip:
-            state = read(ip, self._device.name, routes=False)
+            state = read(ip, self._device.name, routes=False) if self._is_in_place() else None
             if state is not None and not matches(state, settings_of(self._device)):
                 configure(ip, settings_of(self._device), where=_where(self._device))
         if state is None:
-            self.lost()
+            self._lose()
 
     def _open(self, wanted: HostDevice) -> None:
         where = _where(wanted)

@@ -133,6 +133,14 @@ class TunPort(Port):
             )
         return cls(Queue(descriptor, name.rstrip(b"\0").decode()), role, addresses, mtu, granted)
 
+    def device_name(self) -> str:
+        """What the device is called now, in whatever namespace it is; "" when it is gone."""
+        try:
+            name, _ = IFREQ.unpack(fcntl.ioctl(self.fd, TUNGETIFF, bytes(IFREQ.size)))
+        except OSError:
+            return ""
+        return str(name.rstrip(b"\0").decode())
+
     def close(self) -> None:
         """Let go of the queue. A persistent device stays, with its addresses."""
         self._device.close()

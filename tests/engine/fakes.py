@@ -38,6 +38,9 @@ class FakePort:
         self.is_open = False
         self.log.append(f"close {self.name}")
 
+    def device_name(self):
+        return self.name if self.exists else ""
+
     def delete(self):
         self.close()
         self.exists = False

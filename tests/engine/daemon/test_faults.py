@@ -85,7 +85,7 @@ def test_a_change_every_200_ms(nodes, seconds):
     assert a.status().pid == pid
     assert FOREIGN in routes(a.host)
     assert any(entry["local"] == "203.0.113.1" for entry in device(a.pod_namespaces[0], "eth5")["addr_info"])
-    assert {device(a.pod_namespaces[0], name) for name in ("eth7",)} == {None}, "no second device of the pod"
+    assert device(a.pod_namespaces[0], "eth7") is None, "no second device of the pod"
     assert device(a.host, "other0") is None
     assert a.ping(0, b.address(0))
     assert a.ping(0, "10.1.0.1")

@@ -255,6 +255,46 @@ def test_a_deleted_device_is_made_again(start, names):
     assert device(names[0])["ifalias"] == "towpath:a"
 
 
+@pytest.mark.parametrize("noticed", ["announced", "by the worker", "by a change"])
+@pytest.mark.parametrize("alias", ["towpath:a", "somebody"])
+def test_a_device_with_another_name_and_mark_is_not_left_behind(start, names, alias, noticed):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    number = datapath.forwarding.ports["pod", "a"]
+    ip("link", "set", "eth0", "down", "alias", alias, "name", "eth7", namespace=names[0])
+    if noticed == "by the worker":
+        datapath.plane.events.append(("port-error", number))
+        datapath.take_events(lambda _: None)
+        datapath.repair()
+    elif noticed == "announced":
+        datapath.audit()
+    else:
+        datapath.apply(pods(pod("a", names[0], mtu=1400)))
+    assert device(names[0])["ifalias"] == "towpath:a"
+    assert device(names[0], "eth7") is None
+
+
+def test_a_device_in_another_namespace_is_not_left_behind(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    ip("link", "set", "eth0", "netns", names[1], namespace=names[0])
+    datapath.audit()
+    assert device(names[0])["ifalias"] == "towpath:a"
+    assert device(names[1]) is None
+
+
+def test_what_somebody_put_at_the_place_of_a_device_is_left_alone(start, names):
+    datapath = start()
+    datapath.apply(pods(pod("a", names[0])))
+    ip("link", "set", "eth0", "down", "name", "eth7", namespace=names[0])
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "other", namespace=names[0])
+    before = device(names[0])
+    for change in (datapath.audit, lambda: datapath.apply(pods(pod("a", names[0], mtu=1400)))):
+        change()
+        assert device(names[0]) == before
+        assert "is not Towpath's" in str(datapath.reconciler.failures[0])
+
+
 def test_a_shortcut_that_refuses_frames_is_mended(start, monkeypatch):
     mended = []
 
@@ -336,6 +376,26 @@ def test_the_host_port_and_its_routes(start, names, on_host):
     on_host(datapath.close)
     assert routes(names[2], "proto", "116") == []
     assert device(names[2], "towpath0") is None
+
+
+@pytest.mark.parametrize("by_the_worker", [True, False])
+def test_the_host_port_with_another_name_and_mark_is_not_left_behind(start, names, on_host, by_the_worker):
+    datapath = start()
+    on_host(lambda: datapath.apply(Desired(host=HOST)))
+    number = datapath.forwarding.ports["host", "host"]
+    ip("link", "set", "towpath0", "down", "alias", "somebody", "name", "other0", namespace=names[2])
+
+    def notice():
+        if by_the_worker:
+            datapath.plane.events.append(("port-error", number))
+            datapath.take_events(lambda _: None)
+            datapath.repair()
+        else:
+            datapath.audit()
+
+    on_host(notice)
+    assert device(names[2], "towpath0")["ifalias"] == "towpath:host"
+    assert device(names[2], "other0") is None
 
 
 def kernel_routes(**via):
