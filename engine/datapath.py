@@ -278,7 +278,7 @@ class Datapath:
         self._end(undo=False)
 
     def abandon(self) -> None:
-        """Give up a start: as `close`, and devices that did not exist before it go too."""
+        """Give up a start: what it made goes, devices of pods too; what an earlier run left stands as it was found."""
         self._end(undo=True)
 
     def _end(self, *, undo: bool) -> None:
@@ -286,14 +286,23 @@ class Datapath:
             return
         self._closed = True
         self.plane.stop()
-        outcome = self.reconciler.withdraw([Kind.HOST_RULES, Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST])
-        for failure in outcome.failed:
+        if undo:
+            self._undo()
+        kinds = [Kind.TUNNEL] if undo else [Kind.HOST_RULES, Kind.KERNEL_ROUTE, Kind.TUNNEL, Kind.HOST]
+        for failure in self.reconciler.withdraw(kinds).failed:
             log.warning("left behind: %s", failure)
         self.kernel_routes.close()
         self.rules.close()
         self.watch.close()
         self.shortcuts.close()
         self.pods.release(undo=undo)
+
+    def _undo(self) -> None:
+        """What this run made on the host's side, in the reverse order."""
+        for driver in (self.rules, self.kernel_routes, self.host):
+            error = tried(driver.undo, driver.kind.words)
+            if error is not None:
+                log.warning("left behind: %s", error)
 
     def _let_pods_come_back(self, allowed: bool) -> None:  # noqa: FBT001 - the driver's callback
         """Whether what the host sends may carry a pod's address, because nobody else can have sent it."""

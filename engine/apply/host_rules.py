@@ -52,6 +52,7 @@ class HostRulesDriver:
     def __init__(self, spoken_for: Callable[[bool], None]) -> None:
         self._spoken_for = spoken_for
         self._rules: HostRules | None = None
+        self._found = False  # the table stood before this run
         self._doubtful = False  # the kernel may have another table than `_rules` says
         self._listed = ""  # the table as the kernel lists it; "" when it is not there
         self._untold = ""  # what does not work, and may be done without
@@ -98,7 +99,7 @@ class HostRulesDriver:
 
     def adopt(self, wanted: HostRules) -> None:
         """A predecessor, or a run before, has made the table; nobody has looked yet whether it is as it should be."""
-        self._rules, self._doubtful = wanted, True
+        self._rules, self._doubtful, self._found = wanted, True, True
         self._spoken_for(True)
 
     def remove(self, key: Hashable) -> None:
@@ -106,7 +107,12 @@ class HostRulesDriver:
             self._spoken_for(False)
             if self._listed or self._doubtful:
                 nft(removal(self._rules.device))
-            self._rules, self._listed = None, ""
+            self._rules, self._listed, self._found = None, "", False
+
+    def undo(self) -> None:
+        """Remove the table if this run made it."""
+        if not self._found:
+            self.remove(_KEY)
 
     def audit(self) -> bool:
         """Whether the table is another than was written, or was not to be had: the next pass writes it again."""

@@ -42,6 +42,7 @@ class KernelRouteDriver:
     def __init__(self, device: Callable[[], str]) -> None:
         self._device = device
         self._known: dict[Hashable, object] | None = None
+        self._added: set[Hashable] = set()  # by this run
         self._opened: RouteSocket | None = None
 
     @property
@@ -95,7 +96,14 @@ class KernelRouteDriver:
                 known.pop(key, None)
             else:
                 known[key] = value
+                if verb == "add":
+                    self._added.add(key)
         return failed
+
+    def undo(self) -> None:
+        """Remove what this run added."""
+        for error in self.change(dict.fromkeys(self._added)).values() if self._added else ():
+            raise error
 
     def audit(self, heard: Heard) -> bool:
         """Believe nothing that what was heard may concern; whether the kernel has not what we left in it."""

@@ -32,6 +32,7 @@ class HostDriver:
         self._open_tun = open_tun
         self._device: HostDevice | None = None
         self._port: LocalPort | None = None
+        self._made = False  # the device did not exist before this run
         self._compared = True  # false: a predecessor left us the queue, and nobody has looked at the device yet
 
     def device_name(self) -> str:
@@ -90,6 +91,13 @@ class HostDriver:
         port = self._detach()
         if port is not None:
             port.close()
+
+    def undo(self) -> None:
+        """Remove the device if this run made it."""
+        if self._made:
+            self.remove(_OWNER[1])
+        else:
+            self.release()
 
     def remove(self, key: Hashable) -> None:
         if self._port is not None:
@@ -157,7 +165,7 @@ class HostDriver:
                 else:
                     port.close()
                 raise
-        self._port = port
+        self._port, self._made = port, self._made or state is None
 
 
 def settings_of(device: HostDevice) -> DeviceSettings:
