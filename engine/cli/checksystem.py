@@ -2,7 +2,7 @@
 
 Owns: the words on the screen. engine/observe/system.py asks the questions.
 Never: changes the system.
-Invariant: exit code 0 when everything required is there, 3 when not.
+Invariant: exit code 0 when everything required is known to be there, 3 when not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def command(output: str) -> None:
     Looks at TUN devices and their offloads, UDP segmentation and merging, raw
     sockets, namespaces, socket buffers, nftables and the processor. Nothing is
     changed.
-    Exits with 3 when something is missing that Towpath cannot run without.
+    Exits with 3 when something is missing that Towpath cannot run without, or could not be found out.
     """
     from engine.observe.system import examine
 
@@ -47,13 +47,16 @@ def _show(report: SystemReport) -> None:
     for heading in ("", "What", "Found", "Meaning"):
         table.add_column(heading)
     for finding in report.findings:
-        mark = "[green]yes[/]" if finding.granted else "[red]NO[/]" if finding.required else "[yellow]no[/]"
+        refused = "[red]NO[/]" if finding.required else "[yellow]no[/]"
+        mark = "[green]yes[/]" if finding.granted else "[yellow]?[/]" if finding.granted is None else refused
         meaning = f"{finding.meaning}; {finding.remedy}" if finding.remedy else finding.meaning
         table.add_row(mark, finding.title, finding.value, meaning)
     console = Console()
     console.print(table)
     console.print()
-    if report.missing:
+    if any(finding.granted is None for finding in report.missing):
+        console.print("[red]Whether Towpath can run here is not known.[/]")
+    elif report.missing:
         names = ", ".join(finding.title for finding in report.missing)
         console.print(f"[red]Towpath cannot run here:[/] {names}.")
     else:

@@ -17,6 +17,7 @@ import platform
 import socket
 import struct
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class SystemReport:
 
     @property
     def missing(self) -> tuple[Finding, ...]:
-        """What Towpath cannot run without and did not get."""
+        """What Towpath cannot run without and did not get, or nobody knows whether it would."""
         return tuple(finding for finding in self.findings if finding.required and not finding.granted)
 
 
@@ -74,19 +75,43 @@ def examine() -> SystemReport:
         _answer(sending, limits)
     os.close(sending)
     with os.fdopen(receiving) as answers:
-        found = json.loads(answers.read() or "[]")
-    os.waitpid(child, 0)
-    return SystemReport((_kernel(), *(Finding(**each) for each in found), _processor()))
+        text = answers.read()
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return SystemReport((_kernel(), *_understood(text, ended), _processor()))
 
 
 def _answer(sending: int, limits: dict[str, int | None]) -> None:
     """The child's life: enter a namespace, ask, write the findings, end."""
+    code = 1
     try:
         users, place = _user_namespaces(), _namespace()
         found = [users, place, *_tun(), _buffers(limits), *_datagrams(), _raw_sockets(), _nftables(place)]
-        os.write(sending, json.dumps([asdict(finding) for finding in found]).encode())
+        with os.fdopen(sending, "w") as answers:
+            json.dump([asdict(finding) for finding in found], answers)
+        code = 0
+    except Exception:  # noqa: BLE001 - of which the parent shall hear more than a number
+        traceback.print_exc()
     finally:
-        os._exit(0)
+        os._exit(code)
+
+
+def _understood(text: str, ended: int) -> list[Finding]:
+    """The child's findings. One that said nothing, or not all, has not found that nothing is missing."""
+    if ended == 0:
+        with contextlib.suppress(ValueError, TypeError):
+            return [Finding(**each) for each in json.loads(text)]
+    how = f"was killed by signal {-ended}" if ended < 0 else f"ended with code {ended}"
+    return [
+        Finding(
+            "questions",
+            "Questions to the kernel",
+            granted=None,
+            value=f"not answered: the process that asks {how}",
+            meaning="whether Towpath can run here is not known",
+            required=True,
+            remedy="see what it says above, and what the kernel's log says",
+        )
+    ]
 
 
 # -- the machine -------------------------------------------------------------

@@ -93,6 +93,27 @@ def test_missing_tun_is_exit_code_3_with_a_remedy():
     assert "Towpath cannot run here: TUN device" in table.stdout
 
 
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ("1 / 0", "ended with code 1"),
+        ("s.os.kill(s.os.getpid(), 9)", "was killed by signal 9"),
+        ("s.os._exit(0)", "ended with code 0"),
+    ],
+)
+def test_no_answer_does_not_mean_that_nothing_is_missing(instead, says):
+    code = f"import engine.observe.system as s; s._raw_sockets = lambda: {instead}; {RUN}"
+    result = checksystem("-o", "json", code=code)
+    assert result.returncode == 3
+    assert json.loads(result.stdout)["complete"] is False
+    found = findings(result)
+    assert set(found) == {"kernel", "questions", "processor"}
+    assert found["questions"]["granted"] is None
+    assert says in found["questions"]["value"]
+    assert ("ZeroDivisionError" in result.stderr) is (says == "ended with code 1")
+    assert "Whether Towpath can run here is not known." in checksystem(code=code).stdout
+
+
 @pytest.mark.root
 @pytest.mark.needs("nft")
 def test_a_missing_nft_is_said_with_what_it_is_for():
