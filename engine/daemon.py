@@ -25,14 +25,17 @@ from engine.cni import server as cni
 from engine.cni.spool import open_spool
 from engine.cni.verbs import Verbs
 from engine.config import Config
+from engine.control.activation import PassedSockets, passed_sockets
 from engine.control.health import HealthServer
 from engine.control.messages import TakeoverParameters
 from engine.control.server import Handler, Server
 from engine.errors import KernelError, TowpathError
 from engine.handover.giver import hand_over
 from engine.handover.line import HandoverError
+from engine.handover.listeners import Listeners
 from engine.handover.messages import FORMAT, OLDEST_FORMAT
 from engine.handover.taker import Takeover, ask
+from engine.lockfile import is_held
 from engine.logs import set_up_logs
 from engine.loop import READ, Timer
 from engine.node import Node
@@ -51,7 +54,8 @@ COLLECT_PAUSE = 10.0  # seconds between two looks for deletions that nobody asks
 class Daemon:
     """`file` is the configuration, `flags` what the command line sets in it (key -> text).
 
-    With `takeover` it takes the place of the daemon that runs; it starts as usual when none does.
+    With `takeover`, or with sockets that a service manager passed, it takes the place of the daemon
+    that runs; it starts as usual when none does.
     """
 
     def __init__(self, file: str, flags: Mapping[str, str], *, keep_going: bool, takeover: bool = False) -> None:
@@ -65,6 +69,8 @@ class Daemon:
     def run(self) -> None:
         """Serve until a signal ends it. TowpathError when the start fails; nothing is left behind then."""
         with ExitStack() as parts:
+            passed = passed_sockets(os.environ)
+            parts.callback(passed.close)
             self._source = parts.enter_context(
                 FileSource(self._file, hostname=socket.gethostname(), environment=os.environ, flags=self._flags)
             )
@@ -75,23 +81,25 @@ class Daemon:
             self._node = Node(config, keep_going=self._keep_going)
             parts.callback(self._node.loop.close)
             self._listen_to_signals(parts)
-            self._start(config, parts)
+            self._start(config, passed, parts)
             self._node.loop.run()
             notify.notify("STOPPING=1")
             log.info("stopping")
 
-    def _start(self, config: Config, parts: ExitStack) -> None:
+    def _start(self, config: Config, passed: PassedSockets, parts: ExitStack) -> None:
         """Sockets first, since they may be refused; then the node; then everybody is told."""
         node, loop = self._node, self._node.loop
-        takeover = ask(Path(config.control.socket)) if self._takes_over else None
-        runtimes = None if takeover is None else takeover.listener("cni", config.cni_socket)
-        self._listen(config, takeover, parts)
+        takeover = self._predecessor(config, passed)
+        self._found = Listeners(passed, takeover)
+        runtimes = self._found.take("cni", socket.SOCK_SEQPACKET, config.cni_socket)
+        self._listen(config, parts)
+        self._complain_of_unused(passed)
         parts.callback(node.stop)
         if takeover is None:
             node.start()
         else:
             node.take_over(takeover)
-            self._server.own = True
+        self._server.own = "control" not in self._found.lent
         self._listen_to_runtimes(config, runtimes, parts)
         loop.watch(self._source.fileno(), READ, lambda _: self._file_changed())
         pause = notify.watchdog_pause()
@@ -100,6 +108,19 @@ class Daemon:
         notify.notify("READY=1", f"STATUS={self._summary()}", f"MAINPID={os.getpid()}")
         log.info("towpath %s is ready: %s", version(), self._summary())
 
+    def _predecessor(self, config: Config, passed: PassedSockets) -> Takeover | None:
+        """The daemon whose place is to be taken, once it has made its offer; None when none runs."""
+        path = config.control.socket
+        if passed.has(socket.SOCK_STREAM, path) and not is_held(Path(config.state.directory)):
+            return None  # everybody can connect to a socket that is already there, and nobody would answer
+        return ask(Path(path)) if self._takes_over or passed else None
+
+    def _complain_of_unused(self, passed: PassedSockets) -> None:
+        error = passed.refuse_the_rest()
+        if error is not None:
+            log.warning("%s", error)
+        self._node.complain("socket activation", error)
+
     def _listen_to_runtimes(self, config: Config, listening: socket.socket | None, parts: ExitStack) -> None:
         """What was asked for while no daemon ran is done before anything new is."""
         verbs = Verbs(self._node, open_spool(Path(_spool_folder(config))))
@@ -107,26 +128,27 @@ class Daemon:
         verbs.collect()
         verbs.forget_earlier_boot()
         self._runtimes = cni.Server(self._node.loop, Path(config.cni_socket), verbs, listening=listening)
+        self._runtimes.own = "cni" not in self._found.lent
         parts.callback(self._runtimes.close)
         self._listeners["cni"] = self._runtimes.fileno()
         self._node.loop.every(COLLECT_PAUSE, verbs.collect)
 
-    def _listen(self, config: Config, takeover: Takeover | None, parts: ExitStack) -> None:
-        """The control socket and, if wanted, that for health checks: a predecessor's where it has the same."""
+    def _listen(self, config: Config, parts: ExitStack) -> None:
+        """The control socket and, if wanted, that for health checks: those that are there where they are the same."""
         loop, path, wanted = self._node.loop, Path(config.control.socket), config.health.listen
         self._server = Server(
             loop,
             path,
             self._handlers(),
             group=config.control.group or "",
-            listening=None if takeover is None else takeover.listener("control", str(path)),
+            listening=self._found.take("control", socket.SOCK_STREAM, str(path)),
             successor=self._hand_over,
         )
         parts.callback(self._server.close)
         self._listeners = {"control": self._server.fileno()}
         if wanted is not None:
             address = (str(wanted.address), wanted.port)
-            listening = None if takeover is None else takeover.listener("health", address)
+            listening = self._found.take("health", socket.SOCK_STREAM, address)
             health = HealthServer(loop, *address, self._node.health, listening=listening)
             parts.callback(health.close)
             self._listeners["health"] = health.fileno()
@@ -163,6 +185,7 @@ class Daemon:
         try:
             estate = self._node.estate()
             estate.others.update(self._listeners)
+            estate.lent.update(self._found.lent)
             successor = hand_over(connection, estate, check=self._check_handover)
         except BaseException:  # what nobody foresaw: we go on, and so do runtimes
             connection.close()

@@ -48,6 +48,21 @@ class LockFile:
         os.close(self._file)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a daemon uses this state directory, as far as one can see who may not use it."""
+    try:
+        file = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which ends with the file
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _acquire(path: Path) -> int:
     directory = path.parent
     try:

@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.apply.inheritance import Heirloom
 from engine.handover.line import HandoverError, Line, RefusedError, close_all
@@ -38,6 +38,7 @@ class Estate:
     others: dict[str, int]
     pause: Callable[[], dict[str, bytes]]
     go_on: Callable[[], None]
+    lent: set[str] = field(default_factory=set)  # those of `others` that are a service manager's
 
 
 def hand_over(connection: socket.socket, estate: Estate, *, check: Callable[[], None]) -> int | None:
@@ -73,7 +74,7 @@ def _offer(line: Line, estate: Estate) -> None:
     process = os.pidfd_open(os.getpid())
     try:
         others = {**estate.others, "process": process}
-        line.send(Offer(items, list(others)), [*descriptors, *others.values()])
+        line.send(Offer(items, list(others), sorted(estate.lent)), [*descriptors, *others.values()])
     finally:
         os.close(process)
 

@@ -48,6 +48,7 @@ class Offer(msgspec.Struct, tag=True):
 
     ports: list[PortItem]
     others: list[str] = []  # "lock", "control", "health"; "process", which becomes readable when the giver has ended
+    lent: list[str] = []  # of `others`, the sockets of a service manager: their files are not ours to remove
 
 
 class Ready(msgspec.Struct, tag=True):

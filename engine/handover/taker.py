@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.apply.inheritance import Heirloom, Inheritance
+from engine.control.activation import listens_on
 from engine.control.client import Client
 from engine.errors import UnreachableDaemonError
 from engine.handover.line import HandoverError, Line, LineClosedError, close_all
@@ -45,17 +46,18 @@ class Takeover:
             _heirloom(item, [next(rest) for _ in range(item.descriptors)]) for item in offer.ports
         )
         self._others = dict(zip(offer.others, rest, strict=True))
+        self.lent = frozenset(offer.lent)  # the listeners whose files are a service manager's
         line.process = self._others.pop("process", None)
         self._stopped_ns = 0
 
     # -- what was left to us -----------------------------------------------------
-    def listener(self, name: str, address: object) -> socket.socket | None:
+    def listener(self, name: str, kind: socket.SocketKind, address: object) -> socket.socket | None:
         """The listening socket called `name`, if it listens on `address`; whoever gets it closes it."""
         descriptor = self._others.pop(name, None)
         if descriptor is None:
             return None
         listening = socket.socket(fileno=descriptor)
-        if listening.getsockname() != address:
+        if not listens_on(listening, kind, address):
             listening.close()
             return None
         return listening

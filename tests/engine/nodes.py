@@ -17,7 +17,9 @@ from engine.views import Health, Pods, Reload, Routes, Status
 from tests.engine.namespaces import ip, namespaces, path_of, wait_for
 
 ROOT = Path(__file__).parents[2]
+ACTIVATE = Path(__file__).with_name("activate.py")
 MAIN = "from engine.cli import main; main()"
+RUN = (sys.executable, "-c", MAIN, "run")
 
 
 def towpath(*arguments, inside=None, environment=None, prefix=(), **options):
@@ -32,6 +34,14 @@ def towpath(*arguments, inside=None, environment=None, prefix=(), **options):
 def child_environment(extra=None):
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TOWPATH_", "NOTIFY_", "WATCHDOG_"))}
     return kept | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"} | (extra or {})
+
+
+def handing_over(sockets):
+    """What stands before a command to which a service manager hands these sockets, and their descriptors."""
+    descriptors = [sock.fileno() for sock in sockets.values()]
+    if not sockets:
+        return [], []
+    return [sys.executable, str(ACTIVATE), ":".join(sockets), *map(str, descriptors), "--"], descriptors
 
 
 class Node:
@@ -83,13 +93,16 @@ class Node:
     def address(self, index, version=4):
         return f"10.{self.number + 1}.0.{index + 5}" if version == 4 else f"fd00:{self.number + 1}::{index + 5}"
 
-    def start(self, *flags, wait=True, environment=None):
+    def start(self, *flags, wait=True, environment=None, sockets=None):
+        """`sockets`: by name, those that a service manager hands over."""
+        handed, descriptors = handing_over(sockets or {})
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.host, sys.executable, "-c", MAIN, "run", "-c", str(self.file), *flags],
+                ["ip", "netns", "exec", self.host, *handed, *RUN, "-c", str(self.file), *flags],
                 stdout=log,
                 stderr=log,
                 env=child_environment(environment),
+                pass_fds=descriptors,
             )
         if wait:
             wait_for(self.is_ready, 30)

@@ -17,11 +17,12 @@ def test_a_handover_that_fails_in_a_way_nobody_foresaw_leaves_runtimes_served(mo
     def fail(*_, **__):
         raise MemoryError(step)
 
-    estate = SimpleNamespace(others={})
+    estate = SimpleNamespace(others={}, lent=set())
     monkeypatch.setattr(daemon, "hand_over", fail)
     running = SimpleNamespace(
         _node=SimpleNamespace(estate=fail if step == "estate" else lambda: estate),
         _listeners={},
+        _found=SimpleNamespace(lent=set()),
         _runtimes=SimpleNamespace(resume=lambda: served.append("again")),
         _check_handover=None,
     )
