@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from engine.config.document import Path
 from engine.config.leaf import quote
@@ -279,6 +279,8 @@ def pod_ports(config: Config, report: Report) -> None:
             if port.address is not None and port.address.version not in versions:
                 what = f"{quote(str(port.address))} is IPv{port.address.version}, of which the pod has no address"
                 report.add((*path, "address"), what, "give the pod one, or name an address of the other family")
+            else:
+                _host_address(port.address, (*path, "address"), report)
             others = taken.setdefault((port.protocol, port.host), [])
             for address, place in others:
                 if address is None or port.address is None or address == port.address:
@@ -286,6 +288,19 @@ def pod_ports(config: Config, report: Report) -> None:
                     report.add(path, what, "choose another host port")
                     break
             others.append((port.address, path))
+
+
+def _host_address(address: Address | None, path: Path, report: Report) -> None:
+    """One that packets for the host are sent to, and can be turned to a pod from."""
+    if address is None:
+        return
+    if address.is_unspecified:
+        report.add(path, f"{quote(str(address))} is no address of the host", "leave address out to open it on all")
+    elif address == IPv6Address("::1"):
+        what = f"{quote(str(address))} cannot lead to a pod: the kernel lets no packet of ::1 leave by a device"
+        report.add(path, what, 'write "127.0.0.1", or another address of the host')
+    elif address.is_multicast:
+        report.add(path, f"{quote(str(address))} is no address of the host", "name one of its own")
 
 
 # -- routes --------------------------------------------------------------------

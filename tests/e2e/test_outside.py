@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 
 import pytest
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.needs("nft", "ss")]
 SLOW = pytest.mark.slow
 OUTSIDE = {4: "192.0.2.200", 6: "2001:db8::200"}
 ECHO = 7
+DIAMETER, SCTP = 3869, 132  # where the pod has it, and the protocol's number
+INIT, INIT_ACK = (struct.pack("!BBHIIHHI", kind, 0, 20, 7 * kind, 65536, 1, 1, 1) for kind in (1, 2))
 SERVICES = {(4, "far"): "10.96.0.10", (4, "near"): "10.96.0.11", (6, "far"): "fd00:96::10", (6, "near"): "fd00:96::11"}
 
 
@@ -62,7 +65,10 @@ def add_ports(node):
     text = node.daemon.config.read_text()
     ports = (
         f"ports = [{{ host = 8080, pod = {ECHO} }}, {{ host = 5353, pod = {ECHO}, protocol = 'udp' }}, "
-        f"{{ host = 9090, pod = {ECHO}, address = '{node.underlay[4]}' }}]\n"
+        f"{{ host = 9090, pod = {ECHO}, address = '{node.underlay[4]}' }}, "
+        f"{{ host = 7070, pod = {ECHO}, address = '127.0.0.1' }}, "
+        f"{{ host = 7070, pod = {ECHO}, protocol = 'udp', address = '127.0.0.1' }}, "
+        f"{{ host = 3868, pod = {DIAMETER}, protocol = 'sctp' }}]\n"
     )
     head, mark, rest = text.partition(f'name = "{node.pods[0].name}"\n')
     node.daemon.config.write_text(head + mark + ports + rest)
@@ -124,6 +130,50 @@ def test_host_ports(here, family):
             tcp_echo(here.outside, address, port=9090)
     with pytest.raises((TrafficError, OSError)):
         tcp_echo(here.outside, here.other.underlay[family], port=8080)
+
+
+def test_a_host_port_of_the_loopback_alone(here):
+    tcp_echo(here.node.host, "127.0.0.1", port=7070)
+    udp_echo(here.node.host, "127.0.0.1", port=7070)
+    address = here.node.underlay[4]
+    for source in (here.outside, here.node.host, here.a.host):
+        with pytest.raises((TrafficError, OSError)):
+            tcp_echo(source, address, port=7070)
+    for pod in (here.a, here.b):
+        with pytest.raises((TrafficError, OSError)):
+            tcp_echo(pod.host, "127.0.0.1", port=7070)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_host_port_of_sctp(here, family):
+    """An INIT finds the pod's port, and its answer comes from the host's: both with a right checksum."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with here.outside.socket(kind, socket.SOCK_RAW, SCTP) as client, here.a.host.socket(kind, socket.SOCK_RAW, SCTP) as server:
+        client.settimeout(5)
+        server.settimeout(5)
+        client.sendto(sctp(40000, 3868, INIT), (here.node.underlay[family], 0))
+        packet, peer = server.recvfrom(2048)
+        assert peer[0] == OUTSIDE[family]
+        assert packet[-len(sctp(40000, DIAMETER, INIT)) :] == sctp(40000, DIAMETER, INIT)
+        server.sendto(sctp(DIAMETER, 40000, INIT_ACK, tag=7), (OUTSIDE[family], 0))
+        packet, peer = client.recvfrom(2048)
+        assert peer[0] == here.node.underlay[family]
+        expected = sctp(3868, 40000, INIT_ACK, tag=7)
+        assert packet[-len(expected) :] == expected
+
+
+def sctp(source, target, chunk, tag=0):
+    head = struct.pack("!HHI", source, target, tag)
+    return head + crc32c(head + bytes(4) + chunk).to_bytes(4, "little") + chunk
+
+
+def crc32c(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
 
 
 def peer_of(source, pod, address):

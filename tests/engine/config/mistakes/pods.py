@@ -107,6 +107,27 @@ MISTAKES = {
             " (give the pod one, or name an address of the other family)"
         ),
     ),
+    "host port of the IPv6 loopback": (
+        'addresses = ["10.244.1.2", "fd00:1::2"]',
+        'addresses = ["10.244.1.2", "fd00:1::2"]\nports = [{ host = 80, pod = 80, address = "::1" }]',
+        (
+            't.toml:23: pods[0].ports[0].address: "::1" cannot lead to a pod: the kernel lets no packet of ::1 leave by'
+            ' a device (write "127.0.0.1", or another address of the host)'
+        ),
+    ),
+    "host port of no address": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [{ host = 80, pod = 80, address = "0.0.0.0" }]',
+        (
+            't.toml:28: pods[1].ports[0].address: "0.0.0.0" is no address of the host'
+            " (leave address out to open it on all)"
+        ),
+    ),
+    "host port of many hosts": (
+        'addresses = ["10.244.1.3"]',
+        'addresses = ["10.244.1.3"]\nports = [{ host = 80, pod = 80, address = "224.0.0.1" }]',
+        't.toml:28: pods[1].ports[0].address: "224.0.0.1" is no address of the host (name one of its own)',
+    ),
     "host port that is no port": (
         'addresses = ["10.244.1.3"]',
         'addresses = ["10.244.1.3"]\nports = [{ host = 0, pod = 80 }]',
