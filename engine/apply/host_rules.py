@@ -16,15 +16,16 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
+from engine.apply import conversations
 from engine.apply.delta import Kind
 from engine.apply.route_message import HEADER, REQUEST, messages
 from engine.apply.ruleset import removal, ruleset, table_name
 from engine.errors import KernelError
-from engine.model import HostRules
+from engine.model import HostRules, PortForward
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class HostRulesDriver:
         self._rules: HostRules | None = None
         self._found = False  # the table stood before this run
         self._doubtful = False  # the kernel may have another table than `_rules` says
+        self._forwards: frozenset[PortForward] = frozenset()  # in force, as far as is known
         self._listed = ""  # the table as the kernel lists it; "" when it is not there
         self._untold = ""  # what does not work, and may be done without
         self.bell = RulesBell()
@@ -85,7 +87,18 @@ class HostRulesDriver:
             self._untold = f"pods do not reach the outside by the host's address, nor services: {error}"
         else:
             self._spoken_for(True)
+            self._forward(wanted.forwards)
         self._doubtful = False
+
+    def _forward(self, forwards: Iterable[PortForward]) -> None:
+        """These are in force now: who spoke to a port that led elsewhere, or nowhere, is led anew."""
+        before, self._forwards = self._forwards, frozenset(forwards)
+        try:
+            conversations.forget(before ^ self._forwards)
+        except OSError as error:
+            log.warning(
+                "who goes on sending to UDP ports of the host may not reach the pod: %s", error.strerror or error
+            )
 
     def _write(self, wanted: HostRules) -> None:
         """Write the table and remember how the kernel lists it; again, when somebody came in between."""
@@ -100,6 +113,7 @@ class HostRulesDriver:
     def adopt(self, wanted: HostRules) -> None:
         """A predecessor, or a run before, has made the table; nobody has looked yet whether it is as it should be."""
         self._rules, self._doubtful, self._found = wanted, True, True
+        self._forwards = frozenset(wanted.forwards)
         self._spoken_for(True)
 
     def remove(self, key: Hashable) -> None:
@@ -108,6 +122,7 @@ class HostRulesDriver:
             if self._listed or self._doubtful:
                 nft(removal(self._rules.device))
             self._rules, self._listed, self._found = None, "", False
+            self._forward(())
 
     def undo(self) -> None:
         """Remove the table if this run made it."""

@@ -176,6 +176,47 @@ def crc32c(data):
     return value ^ 0xFFFFFFFF
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_who_goes_on_sending_reaches_the_pod_that_has_the_port_now(family):
+    """One socket, so one conversation to the kernel: before there is a pod, with one, and with another."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with world() as here, here.outside.socket(kind, socket.SOCK_DGRAM) as client:
+        config = here.node.daemon.config
+        without = config.read_text()
+        client.settimeout(0.1)
+        client.connect((here.node.underlay[family], 6060))
+        told_by(client)
+        for pod in (here.a, here.b):
+            mark = f'name = "{pod.name}"\n'
+            config.write_text(without.replace("ports = [", "ports_of_old = [").replace(mark, f"{mark}{PORT_6060}"))
+            config.write_text("\n".join(line for line in config.read_text().splitlines() if "ports_of_old" not in line))
+            here.node.daemon.reload()
+            with pod.host.socket(kind, socket.SOCK_DGRAM) as server:
+                server.bind((pod.addresses[family], 6161))
+                answering = threading.Thread(target=answer_as, args=(server, pod.name))
+                answering.start()
+                wait_until(lambda pod=pod: told_by(client) == pod.name, f"{pod.name} to be reached", seconds=10)
+                answering.join()
+
+
+PORT_6060 = "ports = [{ host = 6060, pod = 6161, protocol = 'udp' }]\n"
+
+
+def told_by(client):
+    """Who answers; None when nobody does."""
+    with contextlib.suppress(OSError):
+        client.send(b"who is there?")
+        return client.recv(100).decode()
+    return None
+
+
+def answer_as(server, name):
+    server.settimeout(20)
+    with contextlib.suppress(OSError):
+        _, peer = server.recvfrom(100)
+        server.sendto(name.encode(), peer)
+
+
 def peer_of(source, pod, address):
     """Connect and look at the pod's connections: its echo server keeps no list, the kernel does."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
