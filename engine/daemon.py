@@ -122,11 +122,11 @@ class Daemon:
         self._node.complain("socket activation", error)
 
     def _listen_to_runtimes(self, config: Config, listening: socket.socket | None, parts: ExitStack) -> None:
-        """What was asked for while no daemon ran is done before anything new is."""
+        """What was asked for while no daemon ran is begun before calls are taken. Only those for the same interfaces wait
+        for it."""
         verbs = Verbs(self._node, open_spool(Path(_spool_folder(config))))
         parts.callback(verbs.close)
         verbs.collect()
-        verbs.forget_earlier_boot()
         self._runtimes = cni.Server(self._node.loop, Path(config.cni_socket), verbs, listening=listening)
         self._runtimes.own = "cni" not in self._found.lent
         parts.callback(self._runtimes.close)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from engine.apply import underlay
 from engine.apply.delta import Kind
 from engine.apply.plane import Openers
-from engine.apply.reconcile import Outcome
+from engine.apply.reconcile import Outcome, tried
 from engine.complaints import Complaints, unreachable
 from engine.config import Config
 from engine.datapath import Datapath, logged
@@ -260,25 +260,38 @@ class Keeper:
         for attachment in found:  # one that was refused before
             self.datapath.reconciler.end_pause(Kind.POD, attachment.pod)
         self._settle_pods_without_waiting()
-        return Detachment(found, self.datapath.pods.leaving())
+        pods = [self.residents.pod(attachment.key) for attachment in found]
+        return Detachment(found, self.datapath.pods.leaving(pods))
 
     def end_detaching(self, detachment: Detachment) -> dict[Key, TowpathError]:
-        """The last half: the devices are gone, and so are the attachments, but for those that were refused."""
+        """The last half: the devices are gone, and so are addresses and attachments, but for those that were refused.
+
+        Those whose addresses a plugin has to take back are left to whoever tells it.
+        """
+        departure = detachment.departure
+        if departure is None:
+            return {}
+        self.datapath.forget(departure)
+        self.vigil.arm_retry()
         refused: dict[Key, TowpathError] = {}
-        if detachment.departure is not None:
-            self.datapath.forget(detachment.departure)
-            self.vigil.arm_retry()
         for attachment in detachment.attachments:
-            try:
-                if self.datapath.pods.is_standing(attachment.pod):
-                    raise self._why_it_stands(attachment.pod)
-                self.residents.discard(attachment.key)
-            except TowpathError as error:
+            error = self._why_it_stands(attachment.pod, departure)
+            if error is None and not attachment.ipam:
+                error = tried(partial(self._forget, attachment), f"pod {attachment.pod}")
+            if error is not None:
                 refused[attachment.key] = error
+            self.complaints.say(f"pod {attachment.pod}", error)
         return refused
 
-    def _why_it_stands(self, pod: str) -> TowpathError:
-        error = self.datapath.reconciler.failure_of(Kind.POD, pod)
+    def _forget(self, attachment: Attachment) -> None:
+        """Its addresses first: what cannot be written down then is tried again with the attachment."""
+        self.addresses.release(attachment.handle, attachment.ip_addresses())
+        self.residents.discard(attachment.key)
+
+    def _why_it_stands(self, pod: str, departure: Departure) -> TowpathError | None:
+        if pod in departure.deleted:
+            return None
+        error = departure.refused.get(pod) or self.datapath.reconciler.failure_of(Kind.POD, pod)
         return error or TowpathError("its device is still there", where=f"pod {pod}", remedy="it is tried again")
 
     # -- from facts to the kernel ----------------------------------------------------

@@ -138,7 +138,10 @@ class Node:
         return self._keeper.begin_to_detach(keys)
 
     def end_detaching(self, detachment: Detachment) -> dict[Key, TowpathError]:
-        """The last half, in the loop: the attachments are forgotten, but for those whose device still stands."""
+        """The last half, in the loop: the attachments are forgotten, but for those whose device still stands.
+
+        Those whose addresses a plugin gave are `leaving` until somebody discards them.
+        """
         return self._keeper.end_detaching(detachment)
 
     def pod_device(self, name: str) -> DeviceState | None:

@@ -2,7 +2,8 @@
 
 Owns: that order, the putting together of what is asked for in one turn of the loop, and what is undone when a step fails.
 Never: answers a runtime.
-Invariant: an addition that fails leaves nothing, and neither does one whose answer the runtime did not get.
+Invariant: an addition that fails leaves nothing, and neither does one whose answer the runtime did not get;
+what cannot be undone at once is written down as leaving.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple
 
-import msgspec
+from msgspec.structs import replace
 
 from engine.cni import planning, sandbox
 from engine.cni.answer import CniError, Code, Reply, Result, success
 from engine.cni.aside import Aside
 from engine.cni.call import Call, arguments_of
 from engine.cni.configuration import OURS, Configuration
-from engine.cni.delegate import Delegated, Plugins
+from engine.cni.delegate import Delegated, NotBegunError, Plugins
 from engine.cni.removal import Removal
 from engine.cni.task import Outcome
 from engine.errors import TowpathError
@@ -32,9 +33,11 @@ log = logging.getLogger(__name__)
 
 
 class Addition:
-    def __init__(self, node: Node, aside: Aside, plugins: Plugins, removal: Removal) -> None:
+    """`programs` is where `plugins` run."""
+
+    def __init__(self, node: Node, programs: Aside, plugins: Plugins, removal: Removal) -> None:
         self._node = node
-        self._aside = aside
+        self._programs = programs
         self._plugins = plugins
         self._removal = removal
         self._arriving: list[tuple[Attachment, Outcome[int]]] = []
@@ -45,14 +48,14 @@ class Addition:
         if call.interface in seen.devices:
             what = f"interface {call.interface} exists in the container already"
             raise CniError(Code.INTERFACE_EXISTS, what, call.namespace)
-        given = await self._addresses(call, configuration)
+        given = await self._addresses(call, configuration, seen)
         try:
             attachment = self._plan(call, configuration, seen, given)
             self._node.residents.put(attachment)
             mtu = await self._attach(attachment)
             return attachment, success(_result(attachment, mtu, given, configuration), configuration.version)
         except Exception:
-            await self._take_back(call, configuration, given)
+            await self._undo(call, configuration, seen, given)
             raise
 
     async def conclude(self, attachment: Attachment, *, acknowledged: bool) -> None:
@@ -61,7 +64,7 @@ class Addition:
             return
         try:
             if acknowledged:
-                self._node.residents.put(msgspec.structs.replace(attachment, confirmed=True))
+                self._node.residents.put(replace(attachment, confirmed=True))
                 log.info("pod %s attached: %s", attachment.pod, ", ".join(attachment.addresses))
             else:
                 log.warning("the runtime did not take the answer: pod %s is removed", attachment.pod)
@@ -70,10 +73,16 @@ class Addition:
             log.warning("pod %s: %s", attachment.pod, error)
 
     # -- addresses ----------------------------------------------------------------
-    async def _addresses(self, call: Call, configuration: Configuration) -> Delegated:
+    async def _addresses(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox) -> Delegated:
         if configuration.ipam == OURS:
             return self._assign(call, configuration)
-        return await self._aside.run(lambda: self._plugins.add(configuration.ipam, call))
+        try:
+            return await self._programs.run(lambda: self._plugins.add(configuration.ipam, call))
+        except NotBegunError:
+            raise
+        except Exception:  # it may have given something, and we do not know what
+            await self._undo(call, configuration, seen, Delegated((), (), {}))
+            raise
 
     def _assign(self, call: Call, configuration: Configuration) -> Delegated:
         addresses = self._node.addresses
@@ -89,17 +98,19 @@ class Addition:
             raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
         return Delegated(given, configuration.routes, {})
 
-    async def _take_back(self, call: Call, configuration: Configuration, given: Delegated) -> None:
+    async def _undo(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> None:
         """Undo what was done. The error that led here is the one to tell, so others are only logged."""
         key = (configuration.name, call.container, call.interface)
+        residents = self._node.residents
         try:
-            attachment = self._node.residents.get(key)
-            if attachment is not None:
-                await self._removal.detach(attachment)
-            elif configuration.ipam == OURS:
+            attachment = residents.get(key)
+            if attachment is None and configuration.ipam == OURS:
                 self._node.addresses.release(handle(key), given.addresses)
-            if configuration.ipam != OURS:
-                await self._aside.run(lambda: self._plugins.run(configuration.ipam, call, "DEL"))
+                return
+            if attachment is None:  # what is to be told the plugin outlives us
+                attachment = replace(self._draft(call, configuration, seen, given), leaving=True)
+                residents.put(attachment)
+            await self._removal.forget(attachment)
         except Exception as error:  # noqa: BLE001 - it is not what the runtime is to hear
             log.warning("what was begun for container %s could not be undone: %s", call.container, error)
 
@@ -115,6 +126,16 @@ class Addition:
             planning.check_ports(configuration.ports, (*node.config.facts().pods, *node.residents.pods()))
         network = node.config.network_of_pods
         routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
+        return replace(
+            self._draft(call, configuration, seen, given),
+            routes=None if routes is None else tuple(map(str, routes)),
+            labels=configuration.labels,
+            ports=tuple(planning.wish(port) for port in configuration.ports),
+            bandwidth=astuple(configuration.bandwidth),
+        )
+
+    def _draft(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> Attachment:
+        """Where it is, whose it is, and who gave what: what does not follow from our own configuration."""
         delegated = configuration.ipam != OURS
         namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
         label = planning.label(configuration, namespace, name)
@@ -122,15 +143,11 @@ class Addition:
             network=configuration.name,
             container=call.container,
             interface=call.interface,
-            pod=node.residents.name_for(label, call.container, call.interface, ()),
+            pod=self._node.residents.name_for(label, call.container, call.interface, ()),
             namespace=call.namespace,
             namespace_id=seen.namespace_id,
             addresses=tuple(map(str, given.addresses)),
-            routes=None if routes is None else tuple(map(str, routes)),
             orchestrator=(namespace, name),
-            labels=configuration.labels,
-            ports=tuple(planning.wish(port) for port in configuration.ports),
-            bandwidth=astuple(configuration.bandwidth),
             ipam=configuration.ipam if delegated else "",
             configuration=call.input.decode() if delegated else "",
             arguments=call.arguments,

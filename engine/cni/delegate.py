@@ -41,6 +41,10 @@ class Delegated:
     dns: dict[str, Any]
 
 
+class NotBegunError(CniError):
+    """The plugin did not run, so it has nothing to take back."""
+
+
 class Plugins:
     """Those that run now. To be called from any thread; `close` ends them, and lets no other begin."""
 
@@ -61,13 +65,8 @@ class Plugins:
         self.interrupt()
 
     def add(self, name: str, call: Call) -> Delegated:
-        """Addresses from the plugin; when it fails, or what it says cannot be used, it is told to take them back."""
-        try:
-            return parse(name, self.run(name, call, "ADD"))
-        except CniError:
-            with contextlib.suppress(CniError):  # what went wrong first is what the runtime is to know
-                self.run(name, call, "DEL")
-            raise
+        """Addresses from the plugin. When it fails, or what it says cannot be used, it may have to take some back."""
+        return parse(name, self.run(name, call, "ADD"))
 
     def knows(self, name: str, call: Call, version: str) -> bool:
         """Whether the plugin says that it knows this version of the specification; CniError when it says nothing."""
@@ -100,7 +99,7 @@ class Plugins:
         pipe = subprocess.PIPE
         with self._lock:
             if self._closed:
-                raise CniError(Code.TRY_AGAIN_LATER, f"IPAM plugin {name} is not asked", "the daemon stops")
+                raise NotBegunError(Code.TRY_AGAIN_LATER, f"IPAM plugin {name} is not asked", "the daemon stops")
             try:
                 process = subprocess.Popen(
                     [program],
@@ -113,7 +112,7 @@ class Plugins:
                 )
             except OSError as error:
                 what = f"cannot run IPAM plugin {name}"
-                raise CniError(Code.DELEGATE_FAILED, what, f"{program}: {error.strerror}") from error
+                raise NotBegunError(Code.DELEGATE_FAILED, what, f"{program}: {error.strerror}") from error
             self._running.add(process)
             return process
 
@@ -130,7 +129,7 @@ def find(name: str, search_path: str) -> str:
         candidate = os.path.join(directory, name)
         if os.path.isabs(candidate) and _is_program(candidate):
             return candidate
-    raise CniError(Code.INVALID_CONFIGURATION, f"IPAM plugin {name} was not found", f"CNI_PATH={search_path}")
+    raise NotBegunError(Code.INVALID_CONFIGURATION, f"IPAM plugin {name} was not found", f"CNI_PATH={search_path}")
 
 
 def _is_program(path: str) -> bool:

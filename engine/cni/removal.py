@@ -1,21 +1,22 @@
-"""How attachments end: devices, then the attachments, then their addresses.
+"""How attachments end: devices, then their addresses, then the attachments.
 
 Owns: that order, and the putting together of what is asked for in one turn of the loop.
 Never: answers a runtime.
 Invariant: what fails is raised where it was asked for, and can be asked for
-again; nobody else waits for the kernel to delete a device.
+again: the attachment is written down as leaving until its device is gone and its
+addresses are given back. Nobody else waits for the kernel to delete a device.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from engine.cni.answer import CniError, Code
 from engine.cni.aside import Aside
 from engine.cni.call import Call
 from engine.cni.delegate import Plugins
 from engine.cni.task import Outcome, Tasks
+from engine.errors import TowpathError
 from engine.node import Node
 from engine.pod.residents import Attachment, Key
 
@@ -23,10 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Removal:
-    def __init__(self, node: Node, tasks: Tasks, aside: Aside, plugins: Plugins) -> None:
+    """`deletions` and `programs` are where devices are deleted, and where `plugins` run."""
+
+    def __init__(self, node: Node, tasks: Tasks, deletions: Aside, programs: Aside, plugins: Plugins) -> None:
         self._node = node
         self._tasks = tasks
-        self._aside = aside
+        self._deletions = deletions
+        self._programs = programs
         self._plugins = plugins
         self._leaving: list[tuple[Attachment, Outcome[None]]] = []
 
@@ -44,7 +48,7 @@ class Removal:
     async def _detach_leaving(self) -> None:
         leaving, self._leaving = self._leaving, []
         try:
-            refused = await self._detach_together([attachment for attachment, _ in leaving])
+            refused: Mapping[Key, Exception] = await self._detach_together([attachment for attachment, _ in leaving])
         except Exception as error:  # noqa: BLE001 - it is raised where each is waited for
             refused = {attachment.key: error for attachment, _ in leaving}
         for attachment, outcome in leaving:
@@ -58,17 +62,10 @@ class Removal:
         """Those that could not be removed, and why."""
         detachment = self._node.begin_to_detach(attachment.key for attachment in attachments)
         try:
-            await self._aside.run(detachment.delete)
+            await self._deletions.run(detachment.delete)
         except Exception:  # what stands then is seen, and said, by the last half
             log.exception("devices could not be deleted aside")
-        refused: dict[Key, Exception] = {**self._node.end_detaching(detachment)}
-        for attachment in detachment.attachments:
-            if attachment.key not in refused and not attachment.ipam:
-                try:
-                    self._node.addresses.release(attachment.handle, attachment.ip_addresses())
-                except Exception as error:  # noqa: BLE001 - the others go on
-                    refused[attachment.key] = error
-        return refused
+        return self._node.end_detaching(detachment)
 
     def release(self, handle: str) -> None:
         """What an earlier removal could not give back when everything else was gone."""
@@ -76,25 +73,22 @@ class Removal:
         addresses.release(handle, [given.address for given in addresses.given() if given.taken.handle == handle])
 
     async def forget(self, attachment: Attachment) -> None:
-        """As `detach`, and a plugin that gave addresses is told after that."""
+        """As `detach`, and a plugin that gave addresses takes them back after that."""
         await self.detach(attachment)
         if attachment.ipam:
-            await self.take_back([attachment])
+            await self.take_back(attachment, _deletion_of(attachment))
 
-    async def take_back(self, attachments: list[Attachment]) -> None:
-        """Tell the plugins that gave them addresses."""
-        await self._aside.run(lambda: _take_back(self._plugins, attachments))
-
-
-def _take_back(plugins: Plugins, attachments: Iterable[Attachment]) -> None:
-    problems = []
-    for attachment in attachments:
+    async def take_back(self, attachment: Attachment, call: Call) -> None:
+        """Its device is gone: have the plugin that gave its addresses do its part of `call`. After that it is forgotten."""
+        where = f"pod {attachment.pod}"
         try:
-            plugins.run(attachment.ipam, _deletion_of(attachment), "DEL")
-        except CniError as error:
-            problems.append(f"{attachment.pod}: {error}")
-    if problems:
-        raise CniError(Code.DELEGATE_FAILED, "addresses could not be given back", "; ".join(problems))
+            await self._programs.run(lambda: self._plugins.run(attachment.ipam, call, "DEL"))
+            self._node.residents.discard(attachment.key)
+        except Exception as error:
+            what = f"its addresses are not given back: {error}"
+            self._node.complain(where, TowpathError(what, where=where, remedy="it is tried again"))
+            raise
+        self._node.complain(where, None)
 
 
 def _deletion_of(attachment: Attachment) -> Call:

@@ -46,10 +46,10 @@ class Verbs:
         self._spool = spool_folder
         self._tasks = Tasks()
         self._lanes = Lanes(node.loop)
-        self._aside = Aside(node.loop)
+        self._deletions = self._programs = Aside(node.loop)
         self._plugins = Plugins()
-        self._removal = Removal(node, self._tasks, self._aside, self._plugins)
-        self._addition = Addition(node, self._aside, self._plugins, self._removal)
+        self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins)
+        self._addition = Addition(node, self._programs, self._plugins, self._removal)
 
     def close(self) -> None:
         """Undo what nobody waits for any more; plugins that take too long for that are ended."""
@@ -59,7 +59,7 @@ class Verbs:
             if self._node.loop.turn_until(lambda: not self.busy, PATIENCE):
                 break
         self._plugins.close()
-        self._aside.close()
+        self._deletions.close()
 
     @property
     def busy(self) -> bool:
@@ -77,19 +77,13 @@ class Verbs:
         residents = self._node.residents
         for attachment in residents.gone_before(self._node.loop.clock() - GRACE):
             self._collect(attachment, residents.is_gone)
-        for attachment in residents.leaving:  # an earlier removal failed
+        for attachment in residents.leaving:  # an earlier removal failed, perhaps an earlier daemon's
             self._collect(attachment, residents.is_leaving)
 
     def _collect(self, attachment: Attachment, is_due: Callable[[Key], bool]) -> None:
         if _lane(attachment) not in self._lanes:  # otherwise somebody is about it
             log.warning("removing what is left of pod %s", attachment.pod)
             self._tasks.begin(self._forget_unless_changed(attachment, is_due, []))
-
-    def forget_earlier_boot(self) -> None:
-        """Tell delegated plugins of the attachments that ended with the last boot."""
-        forgotten = [attachment for attachment in self._node.residents.forgotten if attachment.ipam]
-        if forgotten:
-            self._tasks.begin(self._take_back_quietly(forgotten))
 
     # -- one call ---------------------------------------------------------------
     async def _serve(self, call: Call, answer: Answer) -> None:
@@ -134,7 +128,7 @@ class Verbs:
     async def _ask_plugin(self, configuration: Configuration, call: Call, verb: str) -> None:
         """Have the delegated plugin do its part, where there is one."""
         if configuration.ipam != OURS:
-            await self._aside.run(lambda: self._plugins.run(configuration.ipam, call, verb))
+            await self._programs.run(lambda: self._plugins.run(configuration.ipam, call, verb))
 
     # -- ADD --------------------------------------------------------------------
     async def _add(self, call: Call) -> tuple[Attachment, Reply]:
@@ -154,26 +148,26 @@ class Verbs:
             raise CniError(Code.TRY_AGAIN_LATER, "the deletion that was asked for before is not done yet", str(error))
 
     async def _make_way(self, call: Call) -> None:
-        """An attachment of this interface that was never confirmed, or whose namespace is gone, is taken back."""
+        """An attachment of this interface that is leaving, was never confirmed, or lost its namespace is taken back."""
         earlier = self._node.residents.of_interface(call.container, call.interface)
         if earlier is None:
             return
-        if earlier.confirmed and earlier.namespace_id == identity(call.namespace):
+        if earlier.confirmed and not earlier.leaving and earlier.namespace_id == identity(call.namespace):
             what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
             raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
-        await self._removal.detach(earlier)
-        if earlier.ipam:
-            await self._take_back_quietly([earlier])
+        await self._removal.forget(earlier)
 
     # -- DEL and GC ----------------------------------------------------------------
     async def _delete(self, call: Call, configuration: Configuration) -> None:
         key = _key(call, configuration)
         attachment = self._node.residents.get(key)
+        if attachment is not None and attachment.ipam == configuration.ipam:
+            await self._removal.detach(attachment)
+            await self._removal.take_back(attachment, call)
+            return
         if attachment is None:
             self._removal.release(handle(key))
-        elif attachment.ipam == ("" if configuration.ipam == OURS else configuration.ipam):
-            await self._removal.detach(attachment)
-        else:  # the configuration was changed since
+        else:  # of ours, or the configuration was changed since
             await self._removal.forget(attachment)
         await self._ask_plugin(configuration, call, "DEL")
 
@@ -213,12 +207,6 @@ class Verbs:
             except Exception as error:  # noqa: BLE001 - others are to be removed all the same
                 log.warning("%s", error)
                 problems.append(error)
-
-    async def _take_back_quietly(self, attachments: list[Attachment]) -> None:
-        try:
-            await self._removal.take_back(attachments)
-        except CniError as error:
-            log.warning("%s", error)
 
     async def _collect_garbage(self, call: Call, configuration: Configuration) -> None:
         _needs(configuration, "1.1.0", "GC")
@@ -276,7 +264,7 @@ class Verbs:
                 self._plugins.run(configuration.ipam, call, verb)
 
         if configuration.ipam != OURS:
-            await self._aside.run(ask)
+            await self._programs.run(ask)
 
 
 async def _delivered(reply: Reply, answer: Answer) -> bool:

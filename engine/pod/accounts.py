@@ -60,8 +60,9 @@ def _leaks(addresses: Addresses, residents: Residents, config: Config) -> Iterat
     for attachment in attachments:
         yield from _leaks_of(attachment, taken, owners)
         if residents.is_gone(attachment.key):
-            first = attachment.ip_addresses()[0]
-            yield _leak("gone", first, attachment.handle, "its namespace is gone; it is removed within a minute or two")
+            for first in attachment.ip_addresses()[:1]:  # none, when a plugin may have given some and did not say
+                remedy = "its namespace is gone; it is removed within a minute or two"
+                yield _leak("gone", first, attachment.handle, remedy)
 
 
 def _leaks_of(

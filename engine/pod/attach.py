@@ -71,11 +71,33 @@ class Recorded:
     entry: Entry
 
 
+@dataclass(frozen=True, slots=True)
+class Leaver:
+    """A pod that is out of the plane. `port`: its queue; None when only its device may still stand."""
+
+    pod: Pod
+    port: LocalPort | None
+
+    def delete(self) -> None:
+        """The device, by the queue; where that is refused, or there is none, by its name and mark."""
+        if self.port is not None:
+            error = tried(self.port.delete, f"pod {self.pod.name}")
+            if error is None:
+                return
+            log.debug("not by its queue: %s", error)
+            self.close()
+        _delete_standing(self.pod)
+
+    def close(self) -> None:
+        if self.port is not None:
+            tried(self.port.close, f"pod {self.pod.name}")
+
+
 @dataclass(slots=True)
 class Departure:
     """Devices to be deleted, which takes the kernel some 15 ms and needs nobody's attention."""
 
-    leaving: dict[str, Attachment]
+    leaving: dict[str, Leaver]
     deleted: set[str] = field(default_factory=set)
     refused: dict[str, TowpathError] = field(default_factory=dict)
 
@@ -91,7 +113,7 @@ class Departure:
                 self._delete(name)
 
     def _delete(self, name: str) -> None:
-        error = tried(self.leaving[name].port.delete, f"pod {name}")
+        error = tried(self.leaving[name].delete, f"pod {name}")
         if error is None:
             self.deleted.add(name)
         else:
@@ -114,7 +136,7 @@ class PodDriver:
         self._open_tun = open_tun
         self._record = record
         self.attachments: dict[str, Attachment] = {}
-        self._leaving: dict[str, Attachment] = {}  # out of the plane; their devices are still to be deleted
+        self._leaving: dict[str, Leaver] = {}  # their devices are still to be deleted
 
     def actual(self) -> Mapping[Hashable, object]:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
@@ -262,34 +284,39 @@ class PodDriver:
                 log.warning("%s", error)
 
     def _take_out(self, name: str) -> None:
-        self._leaving[name] = self._detach(name)
+        left = self._detach(name)
+        self._leaving[name] = Leaver(left.device.pod, left.port)
 
-    def leaving(self) -> Departure:
-        """The devices of the pods that were taken out of the plane since the last time, to be deleted."""
+    def leaving(self, others: Iterable[Pod] = ()) -> Departure:
+        """The devices of the pods that were taken out of the plane since the last time, to be deleted.
+
+        `others` are not in it either, but something of them may stand: of an earlier try, or an earlier run.
+        """
         leaving, self._leaving = self._leaving, {}
-        return Departure(leaving)
+        return Departure({pod.name: Leaver(pod, None) for pod in others if pod.name not in self.attachments} | leaving)
 
     def forget(self, departure: Departure) -> bool:
-        """There is nothing to look for any more, but where a device was not deleted: whether there is such a one."""
+        """There is nothing to look for any more, but where a device was not deleted: whether there is one for a pass."""
         error = tried(lambda: self._record.discard(*departure.deleted), "record of devices")
         if error is not None:
             log.warning("%s", error)
         standing = {name: left for name, left in departure.leaving.items() if name not in departure.deleted}
         for name, left in standing.items():
             log.warning("the device of pod %s is still there: %s", name, departure.refused.get(name, "nobody tried"))
-            self._leave_standing(left)
-        return bool(standing)
+            if name not in departure.refused:
+                left.close()
+            self._leave_standing(left.pod)
+        return any(left.pod.namespace_id is None for left in standing.values())
 
-    def is_standing(self, name: str) -> bool:
-        """Whether something of this pod, which is to be gone, is still there."""
-        return name in self.attachments or name in self._leaving or name in self._record.entries
+    def _leave_standing(self, pod: Pod) -> None:
+        """What was not deleted is written down, as what an earlier run left is: the next passes remove it.
 
-    def _leave_standing(self, left: Attachment) -> None:
-        """What was not deleted is written down, as what an earlier run left is: the next passes remove it."""
-        pod = left.device.pod
-        tried(left.port.close, f"pod {pod.name}")
+        A pod that a runtime attached is written down with its attachment, by which it is removed.
+        """
+        if pod.namespace_id is not None:
+            return
         if tried(lambda: self._record.add(Entry(pod.name, pod.namespace, pod.interface)), f"pod {pod.name}"):
-            self._leaving[pod.name] = left  # a full disk
+            self._leaving[pod.name] = Leaver(pod, None)  # a full disk
 
     def remove(self, key: Hashable) -> None:
         name = cast(str, key)
@@ -301,14 +328,15 @@ class PodDriver:
         if left is not None:
             self._delete(left)
         elif name in self._record.entries:
-            _delete_recorded(self._record.entries[name])
+            entry = self._record.entries[name]
+            _delete_standing(Pod(entry.pod, entry.namespace, (), entry.interface))
         self._record.discard(name)
 
-    def _delete(self, left: Attachment) -> None:
+    def _delete(self, left: Leaver) -> None:
         try:
-            left.port.delete()
+            left.delete()
         except BaseException:
-            self._leave_standing(left)
+            self._leave_standing(left.pod)
             raise
 
     def release(self, *, undo: bool = False) -> None:
@@ -380,7 +408,7 @@ class PodDriver:
         try:
             port, made = run_inside(pod.namespace, lambda: self._open(wanted, settings), where=where)
         except BaseException:
-            if pod.name not in self.attachments and _nothing_of_ours(wanted):
+            if pod.namespace_id is None and pod.name not in self.attachments and _nothing_of_ours(wanted):
                 self._record.discard(pod.name)
             raise
         attachment = Attachment(wanted, port, seen, made)
@@ -396,7 +424,7 @@ class PodDriver:
         name = attachment.device.pod.name
         if not attachment.made:
             attachment.port.close()
-        elif tried(partial(self._delete, attachment), f"pod {name}") is None:
+        elif tried(partial(self._delete, Leaver(attachment.device.pod, attachment.port)), f"pod {name}") is None:
             tried(partial(self._record.discard, name), f"pod {name}")
 
     def _open(self, wanted: PodDevice, settings: DeviceSettings) -> tuple[LocalPort, bool]:
@@ -516,15 +544,16 @@ def _nothing_of_ours(wanted: PodDevice) -> bool:
     return state is None or not state.is_ours
 
 
-def _delete_recorded(entry: Entry) -> None:
+def _delete_standing(pod: Pod) -> None:
     """Remove a device that was left, if it still stands and is marked as that pod's, or not marked yet."""
-    if identity(entry.namespace) is None:
+    seen = identity(pod.namespace)
+    if seen is None or pod.namespace_id not in (None, seen):
         return
 
     def delete_if_ours() -> None:
         with netlink() as ip:
-            state = read(ip, entry.interface)
-            if state is not None and state.is_ours and state.alias in ("", f"{ALIAS_PREFIX}{entry.pod}"):
-                delete(ip, entry.interface)
+            state = read(ip, pod.interface)
+            if state is not None and state.is_ours and state.alias in ("", alias_of(pod)):
+                delete(ip, pod.interface)
 
-    run_inside(entry.namespace, delete_if_ours, where=f"pod {entry.pod}")
+    run_inside(pod.namespace, delete_if_ours, where=f"pod {pod.name}")

@@ -1,6 +1,6 @@
-"""Which devices stand in which namespaces, written down before they are made.
+"""Which devices of the file's pods stand in which namespaces, written down before they are made.
 
-Owns: one small file in the state directory.
+Owns: one small file in the state directory. What runtimes attach is written down in `residents`.
 Never: is the truth: a device is ours by its alias; the record only says where
 to look for one that is no longer wanted.
 Invariant: the file is replaced whole, so a kill at any moment leaves the old

@@ -2,8 +2,8 @@
 
 Owns: the journal of attachments in the state directory, and which of them still have their namespace.
 Never: makes a device, or gives an address.
-Invariant: an attachment that was acknowledged is here after every crash; one of
-an earlier boot is not, since no namespace outlives the kernel.
+Invariant: an attachment that was acknowledged is here after every crash, and one
+that was let go is never a pod again; no pod is of an earlier boot, since no namespace outlives the kernel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.errors import TowpathError
 from engine.model import Address, Bandwidth, Pod, PortMapping, Protocol
 from engine.model import Identity as ModelIdentity
 from engine.pod.namespace import Identity, identity
@@ -28,6 +29,7 @@ _ATTACHMENTS = "attachment/"
 _BOOT = "boot"
 _LONGEST_LABEL = 100  # with a container and an interface behind it, it is to fit a device's alias
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NOWHERE: Identity = (0, 0)  # a namespace of an earlier boot: its numbers may be another one's now
 
 
 class PortWish(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +63,7 @@ class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     asked: str = ""  # when the runtime asked for it, by a clock that nobody sets
     confirmed: bool = False  # the runtime has the answer
+    leaving: bool = False  # it is to be gone, and no pod any more
 
     @property
     def key(self) -> Key:
@@ -109,7 +112,6 @@ class Residents:
         self._interfaces: dict[tuple[str, str], set[Key]] = {}  # of a container: in usually one network
         self._gone: dict[Key, float] = {}  # since when their namespace is missing
         self._leaving: set[Key] = set()
-        self.forgotten: list[Attachment] = []  # of an earlier boot
         self._load(_boot_id() if boot is None else boot)
 
     @property
@@ -125,28 +127,42 @@ class Residents:
         return next((self._attachments[key] for key in keys), None)
 
     def put(self, attachment: Attachment) -> None:
-        key = _ATTACHMENTS + attachment.handle
-        stored = self._store.get(key)
-        self._store.put(key, msgspec.json.encode(attachment), stored.revision if stored else 0)
+        self._write(attachment)
         self._take(attachment)
+
+    def _write(self, attachment: Attachment) -> None:
+        key, value = _ATTACHMENTS + attachment.handle, msgspec.json.encode(attachment)
+        stored = self._store.get(key)
+        if stored is None or stored.value != value:
+            self._store.put(key, value, stored.revision if stored else 0)
 
     def _take(self, attachment: Attachment) -> None:
         before = self._pods.get(attachment.key)
         pod = attachment.as_pod()
-        self._leaving.discard(attachment.key)
+        (self._leaving.add if attachment.leaving else self._leaving.discard)(attachment.key)
         self._attachments[attachment.key] = attachment
         self._names[attachment.pod] = attachment.key
         self._interfaces.setdefault((attachment.container, attachment.interface), set()).add(attachment.key)
         self._pods[attachment.key] = before if before == pod else pod  # the same object compares faster
 
     def let_go(self, keys: Iterable[Key]) -> None:
-        """They are no pods any more, but written down until `discard`: their devices may still stand."""
-        self._leaving.update(keys)
+        """They are no pods any more, but written down, as such, until `discard`: their devices may still stand."""
+        for attachment in [self._attachments[key] for key in keys]:
+            leaving = msgspec.structs.replace(attachment, leaving=True)
+            try:
+                self._write(leaving)
+            except TowpathError as error:  # a full disk: they go all the same
+                log.warning("pod %s would be back after a crash: %s", attachment.pod, error)
+            self._take(leaving)
 
     @property
     def leaving(self) -> list[Attachment]:
         """What is to be gone, but may not be yet."""
         return [attachment for key, attachment in self._attachments.items() if key in self._leaving]
+
+    def pod(self, key: Key) -> Pod:
+        """What the attachment is, or was until it was let go."""
+        return self._pods[key]
 
     def discard(self, key: Key) -> None:
         """Out of the journal first: what cannot be written down is still here, and can be discarded again."""
@@ -210,8 +226,9 @@ class Residents:
                 continue
             if same:
                 self._take(attachment)
+            elif attachment.ipam:  # nothing is left of it but what its plugin has to be told
+                self.put(msgspec.structs.replace(attachment, namespace_id=_NOWHERE, leaving=True))
             else:
-                self.forgotten.append(attachment)
                 self._store.delete(key, entry.revision)
         if not same:
             self._store.put(_BOOT, msgspec.json.encode(boot), stored.revision if stored else 0)

@@ -37,7 +37,7 @@ class Home:
         self.node.stop()
         self.node.loop.close()
 
-    def begin(self, verb, container="", namespace="", interface="eth0", *, acknowledge=True, asked="", **keys):
+    def begin(self, verb, container="", namespace="", interface="eth0", *, acknowledge=True, asked="", path="", **keys):
         """Where the answer appears: None for success without output."""
         said = []
 
@@ -49,6 +49,8 @@ class Home:
         variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_IFNAME": interface}
         if namespace:
             variables["CNI_NETNS"] = path_of(namespace)
+        if path:
+            variables["CNI_PATH"] = str(path)
         text = json.dumps({"cniVersion": "1.1.0", "name": "pods", **keys}).encode()
         self.verbs.serve(replace(checked(variables, text), asked=asked), answer)
         return said
@@ -80,6 +82,19 @@ class Home:
     def given(self):
         """The handles of all addresses in use."""
         return [given.taken.handle for given in self.node.addresses.given()]
+
+
+@contextmanager
+def ending(folder, way):
+    """A home that is `killed`, which undoes nothing, or `stopped`; whoever comes next finds what it wrote."""
+    home = Home(folder).__enter__()
+    try:
+        yield home
+        home.settle()
+    finally:
+        home.verbs.close()
+        (home.node.leave if way == "killed" else home.node.stop)()
+        home.node.loop.close()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -12,7 +13,7 @@ from engine.cni import addition
 from engine.errors import KernelError
 from engine.pod import attach
 from fastpath.port.tun import TunPort
-from tests.engine.cni.home import Home, failing
+from tests.engine.cni.home import Home, ending, failing
 from tests.engine.namespaces import device, namespaces
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
@@ -113,7 +114,7 @@ def test_an_address_is_kept_until_the_device_is_gone(home, sandbox, stubborn, nu
             assert os.strerror(number) in refused["msg"]
             assert home.given() == ["pods/c1/eth0"]
             assert device(sandbox) is not None
-        assert home.add("c1", sandbox)["code"] == 101
+        assert home.add("c1", sandbox)["code"] == 100, "it is removed first"
         assert "pod" in home.node.problems()[0].what
     assert home.delete("c1") is None
     nothing_is_left(home, sandbox)
@@ -141,8 +142,48 @@ def test_a_device_that_one_way_does_not_remove_goes_by_the_other(home, sandbox, 
 def test_a_thread_that_fails_costs_no_device(home, sandbox, monkeypatch):
     assert home.add("c1", sandbox)["ips"]
     with failing(monkeypatch, attach.Departure, "delete", RuntimeError("can't start new thread")):
-        assert home.delete("c1") is None
+        assert home.delete("c1")["code"] == 100
+    assert home.given() == ["pods/c1/eth0"]
+    home.verbs.collect()
+    home.settle()
     nothing_is_left(home, sandbox)
+
+
+def test_what_is_tried_again_keeps_nobody_waiting(home, sandbox, stubborn, monkeypatch):
+    assert home.add("c1", sandbox)["ips"]
+    visits, delete = [], attach._delete_standing
+
+    def visit(pod):
+        visits.append(threading.current_thread() is threading.main_thread())
+        delete(pod)
+
+    monkeypatch.setattr(attach, "_delete_standing", visit)
+    with stubborn(errno.EBUSY):
+        for _ in range(2):
+            assert home.delete("c1")["code"] == 100
+            home.node._keeper.datapath.reconciler.end_pauses()
+            home.node._keeper.datapath.repair()
+    home.verbs.collect()
+    home.settle()
+    assert visits == [False] * 3
+    nothing_is_left(home, sandbox)
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped"])
+def test_who_was_to_go_does_not_come_back_with_the_next_daemon(tmp_path, sandbox, stubborn, monkeypatch, way):
+    with ending(tmp_path, way) as home, stubborn(errno.EBUSY):
+        assert home.add("c1", sandbox)["ips"]
+        assert home.delete("c1")["code"] == 100
+    with Home(tmp_path) as home:
+        with failing(monkeypatch, attach, "delete", OSError(errno.EBUSY, "busy")):
+            home.verbs.collect()
+            home.settle()
+            assert home.node.residents.pods() == ()
+            assert home.given() == ["pods/c1/eth0"]
+            assert "busy" in home.node.problems()[0].what
+        home.verbs.collect()
+        home.settle()
+        nothing_is_left(home, sandbox)
 
 
 @pytest.mark.parametrize("journal", ["residents", "addresses"])
@@ -151,6 +192,7 @@ def test_a_full_disk_keeps_what_cannot_be_written_off(home, sandbox, monkeypatch
     store = home.node.residents._store if journal == "residents" else home.node.addresses.store
     with failing(monkeypatch, store, "delete" if journal == "residents" else "put", KernelError("no space left")):
         assert home.delete("c1")["code"] == 100
-    assert home.given() == ["pods/c1/eth0"]
-    assert home.delete("c1") is None
+    assert len(home.node.residents.leaving) == 1
+    home.verbs.collect()
+    home.settle()
     nothing_is_left(home, sandbox)

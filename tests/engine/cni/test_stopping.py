@@ -82,7 +82,9 @@ def test_an_addition_that_takes_too_long_is_undone_and_answered(home, runtime, s
     stop(home)
     assert finished(running, 5).code == 11
     assert done.exists() is (hangs != "always")
-    assert home.node.residents.attachments == []
+    assert home.node.residents.pods() == ()
+    left = [attachment.container for attachment in home.node.residents.leaving]
+    assert left == (["c1"] if hangs == "always" else []), "the next daemon tells the plugin"
     assert device(sandbox) is None
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from engine.config import parse
+from engine.errors import KernelError
 from engine.model import Bandwidth, Identity, PortMapping
 from engine.pod import accounts
 from engine.pod.addresses import Addresses
@@ -33,10 +34,49 @@ def test_what_was_put_is_there_after_a_crash(tmp_path):
     again = Residents(FileStore(tmp_path / "a.journal"), boot="1")
     assert again.attachments == [msgspec.structs.replace(attachment("c2"), confirmed=True)]
     assert [pod.name for pod in again.pods()] == ["pods@c2:eth0"]
-    after_reboot = Residents(FileStore(tmp_path / "a.journal"), boot="2")
-    assert after_reboot.attachments == []
-    assert [found.container for found in after_reboot.forgotten] == ["c2"]
-    assert Residents(FileStore(tmp_path / "a.journal"), boot="2").forgotten == []
+
+
+def test_of_an_earlier_boot_only_what_a_plugin_has_to_be_told_is_left(tmp_path):
+    before = Residents(FileStore(tmp_path / "a.journal"), boot="1")
+    before.put(attachment())
+    before.put(attachment("delegated", ipam="host-local"))
+    for _ in range(2):
+        after = Residents(FileStore(tmp_path / "a.journal"), boot="2")
+        assert after.pods() == ()
+        assert [found.container for found in after.attachments] == ["delegated"]
+        assert after.leaving == after.attachments
+        assert after.look(10.0), "whatever has its numbers now is another namespace"
+    after.discard(attachment("delegated").key)
+    assert Residents(FileStore(tmp_path / "a.journal"), boot="2").attachments == []
+
+
+def test_who_was_let_go_is_no_pod_after_a_crash(tmp_path):
+    residents = Residents(FileStore(tmp_path / "a.journal"), boot="1")
+    residents.put(attachment())
+    residents.put(attachment("c2"))
+    residents.let_go([attachment().key])
+    size = (tmp_path / "a.journal").stat().st_size
+    residents.let_go([attachment().key])
+    assert (tmp_path / "a.journal").stat().st_size == size, "once is enough"
+    again = Residents(FileStore(tmp_path / "a.journal"), boot="1")
+    assert [pod.name for pod in again.pods()] == ["pods@c2:eth0"]
+    assert [found.key for found in again.leaving] == [attachment().key]
+
+
+def test_who_is_let_go_on_a_full_disk_goes_all_the_same(monkeypatch):
+    store = MemoryStore()
+    residents = Residents(store, boot="1")
+    residents.put(attachment())
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", _refuse)
+        residents.let_go([attachment().key])
+    assert residents.pods() == ()
+    residents.let_go([attachment().key])
+    assert Residents(store, boot="1").pods() == (), "written down once there is room"
+
+
+def _refuse(*_):
+    raise KernelError("no space left")
 
 
 def test_an_entry_that_cannot_be_read_costs_itself(tmp_path, caplog):

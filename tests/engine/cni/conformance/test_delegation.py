@@ -97,11 +97,12 @@ def test_a_plugin_that_says_nonsense(runtime, sandbox, tmp_path):
     }.items():
         (plugins / name).write_text(f"#!/bin/sh\n{script}\n")
         (plugins / name).chmod(0o755)
-    variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0", "CNI_PATH": str(plugins)}
+    variables = {"CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0", "CNI_PATH": str(plugins)}
     codes = {}
     for name in ("mute", "nonsense", "empty", "failing", "refusing"):
         text = json.dumps(runtime.configuration(ipam={"type": name})).encode()
-        codes[name] = finished(runtime.start_raw({"CNI_COMMAND": "ADD", **variables}, text)).code
+        call = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, **variables}
+        codes[name] = finished(runtime.start_raw(call, text)).code
     assert codes == {"mute": 105, "nonsense": 105, "empty": 105, "failing": 105, "refusing": 11}
 
 

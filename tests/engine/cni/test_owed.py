@@ -1,0 +1,182 @@
+"""Addresses that a delegated plugin does not take back at once: they stay written down until it does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from engine.cni import addition
+from engine.errors import KernelError
+from tests.engine.cni.home import Home, ending, failing
+from tests.engine.namespaces import device, ip, namespaces
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
+
+
+@pytest.fixture
+def home(tmp_path):
+    with Home(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox():
+    with namespaces(1) as (name,):
+        yield name
+
+
+class Stubborn:
+    """A plugin that gives one address and fails as long as it is told to; `held` is what it has given."""
+
+    def __init__(self, folder):
+        self.folder = folder / "plugins"
+        self.folder.mkdir()
+        self.lease = self.folder / "lease"
+        self.refusing = self.folder / "refusing"
+        self.keys = {"path": self.folder, "ipam": {"type": "stubborn"}}
+        self.gives("10.1.0.77")
+
+    def gives(self, address, status=0):
+        answer = json.dumps({"cniVersion": "1.1.0", "ips": [{"address": f"{address}/24"}]})
+        program = self.folder / "stubborn"
+        program.write_text(
+            f"#!/bin/sh\nif [ $CNI_COMMAND = ADD ]; then touch {self.lease}; echo '{answer}'; exit {status}; fi\n"
+            f"[ $CNI_COMMAND = DEL ] || exit 0\n[ -e {self.refusing} ] && exit 3\nrm -f {self.lease}\n"
+        )
+        program.chmod(0o755)
+
+    def refuse(self):
+        self.refusing.touch()
+
+    def give_in(self):
+        self.refusing.unlink()
+
+    @property
+    def holds(self):
+        return self.lease.exists()
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    return Stubborn(tmp_path)
+
+
+def is_owed(home, sandbox, plugin):
+    """The pod is out, and its address is not forgotten."""
+    assert plugin.holds
+    assert device(sandbox) is None
+    assert home.node.residents.pods() == ()
+    assert [attachment.container for attachment in home.node.residents.leaving] == ["c1"]
+    assert "not given back" in home.node.problems()[0].what
+
+
+def is_made_up_for(home, plugin):
+    home.verbs.collect()
+    home.settle()
+    assert plugin.holds
+    plugin.give_in()
+    home.verbs.collect()
+    home.settle()
+    assert not plugin.holds
+    assert home.node.residents.attachments == []
+    assert home.node.problems() == []
+
+
+def delete(home, sandbox, plugin):
+    assert home.delete("c1", **plugin.keys)["code"] == 105
+
+
+def collect_garbage(home, sandbox, plugin):
+    assert home.ask("GC", **{"cni.dev/valid-attachments": []}, **plugin.keys)["code"] == 105
+
+
+def collect_what_is_gone(home, sandbox, plugin):
+    ip("netns", "del", sandbox)
+    home.node._keeper.vigil.check()
+    home.verbs.collect()
+    home.settle()
+
+
+@pytest.mark.parametrize("remove", [delete, collect_garbage, collect_what_is_gone])
+def test_what_is_not_taken_back_is_tried_again(home, sandbox, plugin, monkeypatch, remove):
+    monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    plugin.refuse()
+    remove(home, sandbox, plugin)
+    is_owed(home, sandbox, plugin)
+    is_made_up_for(home, plugin)
+
+
+@pytest.mark.parametrize("fault", ["its answer", "the address", "the device", "the answer", "nobody takes it"])
+def test_an_addition_that_cannot_be_undone_at_once_is_undone_later(home, sandbox, plugin, monkeypatch, fault):
+    plugin.refuse()
+    acknowledge = fault != "nobody takes it"
+    if fault == "its answer":
+        plugin.gives("10.1.0.77", status=3)
+    elif fault == "the address":
+        plugin.gives("10.77.0.1")
+    elif fault == "the device":
+        monkeypatch.setattr(home.node._keeper.datapath.pods, "_open_tun", _refuse)
+    elif fault == "the answer":
+        monkeypatch.setattr(addition, "success", _refuse)
+    said = home.add("c1", sandbox, acknowledge=acknowledge, **plugin.keys)
+    assert ("code" in said) is acknowledge
+    is_owed(home, sandbox, plugin)
+    assert home.node.ipam_check().leaks == []
+    is_made_up_for(home, plugin)
+
+
+def _refuse(*_, **__):
+    raise KernelError("no room")
+
+
+def test_a_plugin_that_did_not_run_has_nothing_to_take_back(home, sandbox):
+    assert home.add("c1", sandbox, path=home.folder, ipam={"type": "nobody"})["code"] == 7
+    assert home.node.residents.attachments == []
+
+
+def test_the_next_addition_waits_for_what_is_to_be_taken_back(home, sandbox, plugin):
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    plugin.refuse()
+    delete(home, sandbox, plugin)
+    assert home.add("c1", sandbox, **plugin.keys)["code"] == 105
+    plugin.give_in()
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    assert home.delete("c1", **plugin.keys) is None
+    assert not plugin.holds
+
+
+def test_a_full_disk_keeps_what_cannot_be_written_off(home, sandbox, plugin, monkeypatch):
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    with failing(monkeypatch, home.node.residents._store, "delete", KernelError("no space left")):
+        assert home.delete("c1", **plugin.keys)["code"] == 100
+    assert home.delete("c1", **plugin.keys) is None
+    assert home.node.residents.attachments == []
+    assert home.node.problems() == []
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped"])
+def test_the_next_daemon_makes_up_for_it(tmp_path, sandbox, plugin, way):
+    with ending(tmp_path, way) as home:
+        assert home.add("c1", sandbox, **plugin.keys)["ips"]
+        plugin.refuse()
+        delete(home, sandbox, plugin)
+    with Home(tmp_path) as home:
+        home.verbs.collect()
+        home.settle()
+        is_owed(home, sandbox, plugin)
+        is_made_up_for(home, plugin)
+
+
+def test_what_an_earlier_boot_left_is_taken_back(tmp_path, sandbox, plugin, monkeypatch):
+    with ending(tmp_path, "killed") as home:
+        assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    ip("link", "del", "eth0", namespace=sandbox)
+    monkeypatch.setattr("engine.pod.residents._boot_id", lambda: "another")
+    plugin.refuse()
+    with Home(tmp_path) as home:
+        home.verbs.collect()
+        home.settle()
+        is_owed(home, sandbox, plugin)
+        is_made_up_for(home, plugin)
