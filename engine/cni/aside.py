@@ -1,7 +1,7 @@
 """What takes its time is done in a thread, and what follows from it in the loop.
 
-Owns: the threads.
-Never: runs anything of the node in a thread: works get what they need by value.
+Owns: the threads for one sort of work, so that what hangs holds up nothing of another sort.
+Never: knows what a work does. A work may touch nothing that the loop also touches, but for what says that any thread may.
 Invariant: whoever waits for a work goes on in the loop, with its result or with what it raised.
 """
 
@@ -16,13 +16,13 @@ from engine.cni.task import Outcome
 from engine.loop import Loop
 
 T = TypeVar("T")
-_THREADS = 16  # programs, and devices being deleted, at once
+_THREADS = 16  # works of one sort at once
 
 
 class Aside:
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, sort: str) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="towpath-cni")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"towpath-{sort}")
 
     def close(self) -> None:
         """Begin nothing more. What is under way ends by itself, and nobody hears of it."""

@@ -46,7 +46,8 @@ class Verbs:
         self._spool = spool_folder
         self._tasks = Tasks()
         self._lanes = Lanes(node.loop)
-        self._deletions = self._programs = Aside(node.loop)
+        self._deletions = Aside(node.loop, "delete")
+        self._programs = Aside(node.loop, "plugin")
         self._plugins = Plugins()
         self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins)
         self._addition = Addition(node, self._programs, self._plugins, self._removal)
@@ -59,7 +60,8 @@ class Verbs:
             if self._node.loop.turn_until(lambda: not self.busy, PATIENCE):
                 break
         self._plugins.close()
-        self._deletions.close()
+        for threads in (self._deletions, self._programs):
+            threads.close()
 
     @property
     def busy(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -180,3 +181,17 @@ def test_what_an_earlier_boot_left_is_taken_back(tmp_path, sandbox, plugin, monk
         home.settle()
         is_owed(home, sandbox, plugin)
         is_made_up_for(home, plugin)
+
+
+def test_plugins_that_hang_hold_up_no_deletion(home, sandbox, plugin):
+    assert home.add("ours", sandbox)["ips"]
+    (plugin.folder / "stubborn").write_text("#!/bin/sh\nexec sleep 60\n")
+    running = threading.active_count
+    before = running()
+    asked = [home.begin("ADD", f"c{number}", sandbox, f"net{number}", **plugin.keys) for number in range(20)]
+    home.turn_until(lambda: running() >= before + 16)
+    gone = home.begin("DEL", "ours")
+    home.turn_until(lambda: gone)
+    assert gone == [None]
+    assert device(sandbox) is None
+    assert asked == [[]] * 20

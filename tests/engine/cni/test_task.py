@@ -81,7 +81,7 @@ def test_a_lane_is_free_again_whatever_happened_in_it(loop, fault):
 
 
 def test_what_a_thread_raises_is_raised_where_it_is_waited_for(loop):
-    tasks, aside, said = Tasks(), Aside(loop), []
+    tasks, aside, said = Tasks(), Aside(loop, "test"), []
 
     def fail():
         raise OSError("no")
