@@ -144,7 +144,7 @@ class _Client:
             text = message.partition(b"\0\0")[2]
             self._answer(failure(error, version_of(text)), None)
             return
-        self._server.verbs.serve(call, self._answer)
+        self._server.verbs.serve(call, self._answer, lambda: self._connection.fileno() >= 0)
 
     def _answer(self, reply: Reply, ended: Ended | None) -> None:
         self._ended, self._answered = ended, True

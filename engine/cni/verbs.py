@@ -36,6 +36,7 @@ PATIENCE = 3.0  # seconds for what is to be undone when we stop
 
 Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
 Answer = Callable[[Reply, Ended | None], None]
+Awaited = Callable[[], bool]  # whether somebody still waits for the answer
 
 
 class Verbs:
@@ -68,9 +69,9 @@ class Verbs:
         """Something is under way that may still change attachments."""
         return len(self._tasks) > 0
 
-    def serve(self, call: Call, answer: Answer) -> None:
+    def serve(self, call: Call, answer: Answer, is_awaited: Awaited = lambda: True) -> None:
         """Answer `call`, now or later, exactly once."""
-        self._tasks.begin(self._serve(call, answer))
+        self._tasks.begin(self._serve(call, answer, is_awaited))
 
     def collect(self) -> None:
         """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
@@ -88,18 +89,20 @@ class Verbs:
             self._tasks.begin(self._forget_unless_changed(attachment, is_due, []))
 
     # -- one call ---------------------------------------------------------------
-    async def _serve(self, call: Call, answer: Answer) -> None:
+    async def _serve(self, call: Call, answer: Answer, is_awaited: Awaited) -> None:
         if call.verb in {"ADD", "DEL", "CHECK"}:
             async with self._lanes.passage(_lane(call)):
-                await self._attend(call, answer)
+                await self._attend(call, answer, is_awaited)
         else:
-            await self._attend(call, answer)
+            await self._attend(call, answer, is_awaited)
 
-    async def _attend(self, call: Call, answer: Answer) -> None:
+    async def _attend(self, call: Call, answer: Answer, is_awaited: Awaited) -> None:
         """Run the verb, whose failure is the answer."""
         added: Attachment | None = None
         try:
             if call.verb == "ADD":
+                if not is_awaited():  # it would be taken back at once
+                    raise CniError(Code.TRY_AGAIN_LATER, "the caller went away before its turn")
                 added, reply = await self._add(call)
             else:
                 reply = await self._run(call)

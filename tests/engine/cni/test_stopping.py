@@ -124,6 +124,34 @@ def test_a_deletion_in_its_thread_is_completed(home, runtime, sandbox, monkeypat
     assert device(sandbox) is None
 
 
+def test_an_addition_whose_caller_went_away_before_its_turn_is_not_begun(home, sandbox, monkeypatch):
+    assert home.add("c1", sandbox)["ips"]
+    begun, finish, delete = threading.Event(), threading.Event(), Departure.delete
+
+    def wait_and_delete(departure):
+        begun.set()
+        assert finish.wait(5)
+        delete(departure)
+
+    monkeypatch.setattr(Departure, "delete", wait_and_delete)
+    deleted = home.begin("DEL", "c1")
+    home.turn_until(begun.is_set)
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.connect(str(home.folder / "cni.sock"))
+        caller.send(pack(variables, b'{"cniVersion":"1.1.0","name":"pods"}'))
+        home.turn_until(lambda: len(home.verbs._tasks) == 3)  # the deletion, its device, and this
+    home.turn_until(lambda: not home.server._clients)
+    looked = []
+    monkeypatch.setattr("engine.cni.addition.sandbox.look", looked.append)
+    finish.set()
+    home.settle()
+    assert deleted == [None]
+    assert looked == []
+    assert device(sandbox) is None
+    home.server.close()
+
+
 def test_whoever_has_not_said_anything_is_not_waited_for(home, monkeypatch):
     monkeypatch.setattr(home.node.loop, "turn", None)  # no turn is needed
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
