@@ -87,20 +87,21 @@ class Daemon:
             log.info("stopping")
 
     def _start(self, config: Config, passed: PassedSockets, parts: ExitStack) -> None:
-        """Sockets first, since they may be refused; then the node; then everybody is told."""
+        """Sockets and folders first, since they may be refused; then the node; then everybody is told."""
         node, loop = self._node, self._node.loop
         takeover = self._predecessor(config, passed)
         self._found = Listeners(passed, takeover)
         runtimes = self._found.take("cni", socket.SOCK_SEQPACKET, config.cni_socket)
         self._listen(config, parts)
         self._complain_of_unused(passed)
+        spool = open_spool(Path(_spool_folder(config)))
         parts.callback(node.stop)
         if takeover is None:
             node.start()
         else:
             node.take_over(takeover)
         self._server.own = "control" not in self._found.lent
-        self._listen_to_runtimes(config, runtimes, parts)
+        self._listen_to_runtimes(config, spool, runtimes, parts)
         loop.watch(self._source.fileno(), READ, lambda _: self._file_changed())
         pause = notify.watchdog_pause()
         if pause is not None:
@@ -121,10 +122,12 @@ class Daemon:
             log.warning("%s", error)
         self._node.complain("socket activation", error)
 
-    def _listen_to_runtimes(self, config: Config, listening: socket.socket | None, parts: ExitStack) -> None:
+    def _listen_to_runtimes(
+        self, config: Config, spool: Path, listening: socket.socket | None, parts: ExitStack
+    ) -> None:
         """What was asked for while no daemon ran is begun before calls are taken. Only those for the same interfaces wait
         for it."""
-        verbs = Verbs(self._node, open_spool(Path(_spool_folder(config))))
+        verbs = Verbs(self._node, spool)
         parts.callback(verbs.close)
         verbs.collect()
         self._runtimes = cni.Server(self._node.loop, Path(config.cni_socket), verbs, listening=listening)

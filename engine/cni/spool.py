@@ -1,7 +1,7 @@
 """Deletions that were asked for while no daemon answered: the shim writes each into a file, the daemon carries it out.
 
-Owns: the folder, the names in it, and the bounds.
-Never: follows a link, or believes a file's name.
+Owns: the folder, who may write into it, the names in it, and the bounds.
+Never: follows a link, or believes a file of somebody else's or under another name than its deletion has.
 Invariant: a file is removed only after its deletion was done; doing one twice is harmless.
 """
 
@@ -17,33 +17,55 @@ from pathlib import Path
 
 from engine.cni.answer import CniError
 from engine.cni.call import MESSAGE_LIMIT, Call, unpack
+from engine.errors import KernelError
 
 log = logging.getLogger(__name__)
 
 FILES_LIMIT = 4096  # as in the shim
+_NETWORK_LIMIT = 100  # characters of a network's name in that of a file, as in the shim
 _SUFFIX = ".del"
 
 
 def open_spool(folder: Path) -> Path:
-    """Make the folder, closed to everybody else."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the folder, closed to everybody else. KernelError when it cannot be had."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or not _is_trusted(about):
+            raise PermissionError(errno.EPERM, "it is no folder of ours")
+        if stat.S_IMODE(about.st_mode) & 0o077:
+            folder.chmod(0o700)
+    except OSError as error:
+        what = f"cannot use the folder of deletions: {error.strerror}"
+        raise KernelError(what, where=str(folder), remedy="remove it, or set another state.directory") from error
     return folder
 
 
-def name_of(container: str, interface: str) -> str:
+def name_of(network: str, container: str, interface: str) -> str:
+    """The name of its file: the key of the attachment. The network is empty where the shim found none."""
+    return f"{network[:_NETWORK_LIMIT]}@{_of_any_network(container, interface)}"
+
+
+def _of_any_network(container: str, interface: str) -> str:
     return f"{container}@{interface}{_SUFFIX}"
 
 
 def pending(folder: Path) -> list[Path]:
-    """The files in the order in which they were written."""
+    """The files in the order in which they were written. OSError when nobody can tell."""
     try:
         with os.scandir(folder) as entries:
             found = [
                 (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries if _is_ours(entry)
             ]
-    except OSError:
+    except FileNotFoundError:
         return []
     return [Path(path) for _, path in sorted(found)[:FILES_LIMIT]]
+
+
+def pending_of(folder: Path, container: str, interface: str) -> list[Path]:
+    """As `pending`, for one interface of one container in whatever network."""
+    wanted = _of_any_network(container, interface)
+    return [path for path in pending(folder) if path.name.partition("@")[2] == wanted]
 
 
 async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
@@ -66,11 +88,12 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 
 
 def read(path: Path) -> Call | None:
-    """The call in the file; None when there is none, or what it holds is no deletion. OSError when nobody can tell."""
+    """The call in the file; None when there is none, or it holds no deletion of ours. OSError when nobody can tell."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode) or not _is_trusted(about):
                 return None
             call = unpack(stream.read(MESSAGE_LIMIT + 1))
     except FileNotFoundError:
@@ -82,4 +105,12 @@ def read(path: Path) -> Call | None:
     except (CniError, ValueError) as error:
         log.warning("ignoring %s: %s", path, error)
         return None
-    return call if call.verb == "DEL" else None
+    if call.verb != "DEL" or path.name.partition("@")[2] != _of_any_network(call.container, call.interface):
+        log.warning("ignoring %s: it holds something else", path)
+        return None
+    return call
+
+
+def _is_trusted(about: os.stat_result) -> bool:
+    """Of those who may also call by the socket."""
+    return about.st_uid in (0, os.geteuid())

@@ -75,13 +75,20 @@ class Verbs:
 
     def collect(self) -> None:
         """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
-        for path in spool.pending(self._spool):
+        for path in self._waiting():
             self._tasks.begin(self._carry_out(path))
         residents = self._node.residents
         for attachment in residents.gone_before(self._node.loop.clock() - GRACE):
             self._collect(attachment, residents.is_gone)
         for attachment in residents.leaving:  # an earlier removal failed, perhaps an earlier daemon's
             self._collect(attachment, residents.is_leaving)
+
+    def _waiting(self) -> list[Path]:
+        try:
+            return spool.pending(self._spool)
+        except OSError as error:
+            log.warning("cannot look for deletions that wait, and look again: %s", error)
+            return []
 
     def _collect(self, attachment: Attachment, is_due: Callable[[Key], bool]) -> None:
         if _lane(attachment) not in self._lanes:  # otherwise somebody is about it
@@ -146,11 +153,16 @@ class Verbs:
         return await self._addition.make(call, configuration)
 
     async def _delete_first(self, call: Call) -> None:
-        """A deletion that was asked for while no daemon answered. The runtime believes it done."""
-        waiting = self._spool / spool.name_of(call.container, call.interface)
-        error = await spool.carry_out(waiting, self._delete_remembered)
-        if error is not None and self._node.residents.of_interface(call.container, call.interface) is not None:
-            raise CniError(Code.TRY_AGAIN_LATER, "the deletion that was asked for before is not done yet", str(error))
+        """Deletions that were asked for while no daemon answered. The runtime believes them done."""
+        try:
+            waiting = spool.pending_of(self._spool, call.container, call.interface)
+        except OSError as error:
+            raise CniError(Code.TRY_AGAIN_LATER, "cannot look for deletions that wait", str(error)) from error
+        for path in waiting:
+            problem = await spool.carry_out(path, self._delete_remembered)
+            if problem is not None and self._node.residents.of_interface(call.container, call.interface) is not None:
+                what = "the deletion that was asked for before is not done yet"
+                raise CniError(Code.TRY_AGAIN_LATER, what, str(problem))
 
     async def _make_way(self, call: Call) -> None:
         """An attachment of this interface that is leaving, was never confirmed, or lost its namespace is taken back."""

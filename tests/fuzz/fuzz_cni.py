@@ -94,7 +94,7 @@ def cni_stdin(chance: random.Random) -> None:
 
 def call(message: bytes) -> None:
     understood = unpack(message)
-    assert "/" not in spool.name_of(understood.container, understood.interface)
+    assert "/" not in spool.name_of("fuzz", understood.container, understood.interface)
     arguments_of(understood.arguments)
 
 

@@ -3,7 +3,7 @@
  * Owns: the way from stdin and CNI_* to the daemon's socket, and what is said when no daemon answers:
  *   VERSION is answered here, always; DEL is written into the spool, which the daemon reads, and succeeds;
  *   STATUS fails with code 50, everything else with code 11 ("try again later").
- * Never: interprets the configuration beyond two paths and the version, or runs a program.
+ * Never: interprets the configuration beyond two paths, the network's name and the version, or runs a program.
  * Invariant: memory is bounded; whatever stands on stdin or in the environment ends in one JSON object and an exit code.
  *
  * The message is MAGIC, NAME=VALUE texts (with TOWPATH_ASKED, the moment) and an empty text, each ended by a zero byte, then stdin as it came.
@@ -42,6 +42,8 @@ enum {
     ANSWER_SECONDS = 100,
     NAME_LIMIT = 128,
     INTERFACE_LIMIT = 15,
+    NETWORK_LIMIT = 253,
+    NETWORK_SHOWN = 100, /* of it in the name of a file, which holds 255 */
     CODE_ENVIRONMENT = 4,
     CODE_IO = 5,
     CODE_DECODING = 6,
@@ -57,6 +59,7 @@ static char answer[MESSAGE_LIMIT + 1];
 static char version[16] = NEWEST;
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = SOCKET_PATH;
 static char spool_path[1024] = SPOOL_PATH;
+static char network[NETWORK_LIMIT + 1]; /* its name; empty when there is none that can be part of a file's */
 
 /* -- what is printed ------------------------------------------------------------------ */
 static int print(const char *data, size_t size)
@@ -277,8 +280,8 @@ static int write_file(int folder, const char *name)
 /* Remembers the deletion: a file that is whole or not there, under a name that leads nowhere else. */
 static int remember(const char *container, const char *interface)
 {
-    char name[NAME_LIMIT + INTERFACE_LIMIT + 8], aside[32];
-    snprintf(name, sizeof(name), "%s@%s.del", container, interface);
+    char name[NETWORK_SHOWN + NAME_LIMIT + INTERFACE_LIMIT + 8], aside[32];
+    snprintf(name, sizeof(name), "%.*s@%s@%s.del", NETWORK_SHOWN, network, container, interface);
     snprintf(aside, sizeof(aside), ".%ld", (long)getpid());
     int folder = open(spool_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0)
@@ -303,6 +306,8 @@ static int delete_later(void)
     const char *container = getenv("CNI_CONTAINERID"), *interface = getenv("CNI_IFNAME");
     if (!is_name(container, NAME_LIMIT, "_.-") || !is_name(interface, INTERFACE_LIMIT, "_.-@"))
         return fail(CODE_ENVIRONMENT, "CNI_CONTAINERID or CNI_IFNAME is missing or invalid", "a DEL needs both");
+    if (!is_name(network, NETWORK_LIMIT, "_.-"))
+        *network = 0;
     if (remember(container, interface) < 0)
         return fail(CODE_LATER, "the daemon does not answer, and the deletion could not be written down",
                     "start towpath, and see the folder cni in its state directory");
@@ -345,6 +350,7 @@ int main(void)
     }
     find("socket", socket_path, sizeof(socket_path));
     find("spool", spool_path, sizeof(spool_path));
+    find("name", network, sizeof(network));
     int daemon = connect_daemon();
     ssize_t size = daemon < 0 ? -1 : ask(daemon);
     if (size < 0)

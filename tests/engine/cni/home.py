@@ -55,10 +55,14 @@ class Home:
         self.verbs.serve(replace(checked(variables, text), asked=asked), answer)
         return said
 
-    def remember(self, container, asked, text=b'{"cniVersion":"1.1.0","name":"pods"}'):
-        """As the shim leaves a deletion when nobody answers."""
+    def remember(self, container, asked, text=None, *, network="pods", name=""):
+        """As the shim leaves a deletion when nobody answers: its file."""
         variables = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0"}
-        (self.spool / spool.name_of(container, "eth0")).write_bytes(pack(variables, text, asked))
+        if text is None:
+            text = json.dumps({"cniVersion": "1.1.0", "name": network}).encode()
+        file = self.spool / (name or spool.name_of(network, container, "eth0"))
+        file.write_bytes(pack(variables, text, asked))
+        return file
 
     def turn_until(self, condition):
         return wait_for(lambda: self.node.loop.turn() or condition())

@@ -144,6 +144,41 @@ def test_a_deletion_that_waits_is_done_before_its_container_is_added_anew(home, 
         assert home.delete("c1") is None
 
 
+def test_deletions_from_two_networks_are_both_done(home):
+    """A container that left one network, could not come into another, and left that as well: none is lost."""
+    with namespaces(1) as (name,):
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 100")["ips"]
+        home.remember("c1", f"{THIS_BOOT} 101")
+        home.remember("c1", f"{THIS_BOOT} 102", network="other")
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 103", name="third")["ips"], "after both"
+        assert list(home.spool.iterdir()) == []
+        assert [found.network for found in home.node.residents.attachments] == ["third"]
+        assert home.delete("c1", name="third") is None
+
+
+NOBODY = 65534
+
+
+@pytest.mark.parametrize(("name", "owner"), [("pods@c2@eth0.del", 0), ("c1@eth0.del", 0), ("pods@c1@eth0.del", NOBODY)])
+def test_what_somebody_put_into_the_spool_is_not_done(home, name, owner):
+    with namespaces(1) as (sandbox,):
+        assert home.add("c1", sandbox, asked=f"{THIS_BOOT} 100")["ips"]
+        os.chown(home.remember("c1", f"{THIS_BOOT} 101", name=name), owner, -1)
+        collect_the_spool(home)
+        assert device(sandbox) is not None
+        assert home.delete("c1") is None
+
+
+def test_nothing_is_added_while_nobody_can_tell_what_is_to_be_deleted(home, monkeypatch):
+    with namespaces(1) as (sandbox,):
+        with failing(monkeypatch, os, "scandir", OSError(errno.EMFILE, "Too many open files")):
+            assert home.add("c1", sandbox)["code"] == 11
+        with failing(monkeypatch, os, "scandir", OSError(errno.EMFILE, "Too many open files")):
+            home.verbs.collect()
+        assert home.add("c1", sandbox)["ips"]
+        assert home.delete("c1") is None
+
+
 @contextmanager
 def deletion_under_way(home, slow_kernel):
     """One of the spool's, of a container that was added; `set` of what it yields lets it end."""

@@ -15,6 +15,7 @@ import pytest
 from engine.cni import spool
 from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, is_later, pack, unpack
 from engine.cni.task import Outcome, Tasks
+from engine.errors import KernelError
 from tests.engine.cni.runtime import SHIM, Runtime, finished
 
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -60,7 +61,7 @@ def test_a_deletion_is_remembered_as_it_came(runtime):
     assert (said.status, said.output) == (0, "")
     runtime.delete("c1", "/run/netns/gone", arguments="A=1")
     (file,) = spool.pending(runtime.spool)
-    assert file.name == "c1@eth0.del"
+    assert file.name == "pods@c1@eth0.del"
     assert file.stat().st_mode & 0o777 == 0o600
     call = spool.read(file)
     assert (call.verb, call.container, call.namespace, call.interface) == ("DEL", "c1", "/run/netns/gone", "eth0")
@@ -72,10 +73,54 @@ def test_a_deletion_remembered_says_when_it_was_asked_for(runtime):
     moments = []
     for _ in range(2):
         assert runtime.delete("c1").status == 0
-        moments.append(spool.read(runtime.spool / "c1@eth0.del").asked)
+        moments.append(spool.read(runtime.spool / "pods@c1@eth0.del").asked)
     assert is_later(moments[1], moments[0])
     assert not is_later(moments[0], moments[1])
     assert not is_later(moments[0], moments[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("other", "other@c1@eth0.del"),
+        ("n" * 253, "n" * 100 + "@c1@eth0.del"),
+        ("n" * 254, "@c1@eth0.del"),
+        ("../x", "@c1@eth0.del"),
+        ("a@b", "@c1@eth0.del"),
+        ("", "@c1@eth0.del"),
+        (7, "@c1@eth0.del"),
+    ],
+)
+def test_a_deletion_from_one_network_does_not_replace_that_from_another(runtime, network, name):
+    assert runtime.delete("c1").status == 0
+    assert runtime.delete("c1", name=network).status == 0
+    assert {path.name for path in spool.pending(runtime.spool)} == {"pods@c1@eth0.del", name}
+    assert json.loads(spool.read(runtime.spool / name).input)["name"] == network
+
+
+def test_the_longest_names_fit(runtime):
+    assert runtime.delete("c" * 128, interface="i" * 15, name="n" * 253).status == 0
+    (file,) = spool.pending(runtime.spool)
+    assert file.name == spool.name_of("n" * 253, "c" * 128, "i" * 15)
+    assert spool.read(file).container == "c" * 128
+
+
+@pytest.mark.root
+def test_a_folder_of_somebody_else_is_no_spool(tmp_path):
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert spool.open_spool(folder).stat().st_mode & 0o777 == 0o700
+    os.chown(folder, 65534, -1)
+    with pytest.raises(KernelError, match="no folder of ours"):
+        spool.open_spool(folder)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(KernelError, match="no folder of ours"):
+        spool.open_spool(link)
+    (tmp_path / "file").touch()
+    with pytest.raises(KernelError, match="File exists"):
+        spool.open_spool(tmp_path / "file")
 
 
 BOOTS = [f"{number:08x}-0000-0000-0000-000000000000" for number in range(2)]
@@ -148,10 +193,10 @@ def test_the_spool_is_bounded_and_belongs_to_us(runtime, tmp_path):
 def test_a_link_in_the_spool_is_not_followed(runtime, tmp_path):
     target = tmp_path / "target"
     target.write_text("kept")
-    (runtime.spool / "c1@eth0.del").symlink_to(target)
+    (runtime.spool / "pods@c1@eth0.del").symlink_to(target)
     assert runtime.delete("c1").status == 0
     assert target.read_text() == "kept"
-    assert not (runtime.spool / "c1@eth0.del").is_symlink()
+    assert not (runtime.spool / "pods@c1@eth0.del").is_symlink()
 
 
 def test_no_command_and_too_much_input(runtime):
