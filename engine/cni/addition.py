@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
 from msgspec.structs import replace
@@ -24,9 +24,10 @@ from engine.cni.delegate import Delegated, NotBegunError, Plugins
 from engine.cni.removal import Removal
 from engine.cni.task import Outcome
 from engine.errors import TowpathError
-from engine.model import Address
+from engine.model import Address, Prefix
 from engine.node import Node
 from engine.pod.attach import routes_of
+from engine.pod.namespace import Identity
 from engine.pod.residents import Attachment, handle
 
 log = logging.getLogger(__name__)
@@ -124,8 +125,8 @@ class Addition:
         planning.check_addresses(given.addresses, node.config, used)
         if configuration.ports:
             planning.check_ports(configuration.ports, (*node.config.facts().pods, *node.residents.pods()))
-        network = node.config.network_of_pods
-        routes = planning.routes(configuration, given.routes, given.addresses, seen.defaults, network)
+        present = seen.routes.union(self._routes_in(seen.namespace_id))
+        routes = planning.routes(configuration, given.routes, given.addresses, present, node.config.network_of_pods)
         return replace(
             self._draft(call, configuration, seen, given),
             routes=None if routes is None else tuple(map(str, routes)),
@@ -133,6 +134,13 @@ class Addition:
             ports=tuple(planning.wish(port) for port in configuration.ports),
             bandwidth=astuple(configuration.bandwidth),
         )
+
+    def _routes_in(self, namespace: Identity) -> Iterator[Prefix]:
+        """Those of attachments, which may have come since somebody looked, and whose devices may be still to be made."""
+        residents = self._node.residents
+        for other in residents.attachments:
+            if other.namespace_id == namespace and not other.leaving:
+                yield from routes_of(residents.pod(other.key))
 
     def _draft(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> Attachment:
         """Where it is, whose it is, and who gave what: what does not follow from our own configuration."""

@@ -46,30 +46,35 @@ def routes(
     configuration: Configuration,
     given: Sequence[Prefix],
     addresses: Sequence[Address],
-    present: Collection[int],
+    present: Collection[Prefix],
     network: Iterable[Prefix],
 ) -> tuple[Prefix, ...] | None:
-    """What leaves through the interface; None: everything. `present`: IP versions that have a default route already.
+    """What leaves through the interface; None: everything. `present`: what leaves through others of the container.
 
     Without a default route and without routes of its own a family leads to the
-    pods' `network` alone.
+    pods' `network` alone, as far as no other interface does.
     """
     versions = sorted({address.version for address in addresses})
     explicit = {prefix.version for prefix in given if prefix.prefixlen == 0}
     wanted = versions if configuration.default_route else explicit
-    clash = [version for version in wanted if version in present]
+    defaults = {prefix.version for prefix in present if prefix.prefixlen == 0}
+    clash = [version for version in wanted if version in defaults]
     if clash and configuration.default_route is not False:
         what = f"the container has an IPv{clash[0]} default route already"
         raise CniError(Code.INVALID_CONFIGURATION, what, "set defaultRoute to false, or leave it out")
-    default = {version for version in versions if version not in present and configuration.default_route is not False}
+    default = {version for version in versions if version not in defaults and configuration.default_route is not False}
     own = [prefix for prefix in given if prefix.prefixlen and prefix.version in versions]
+    twice = [prefix for prefix in own if prefix in present]
+    if twice:
+        what = f"the container has a route to {twice[0]} already"
+        raise CniError(Code.INVALID_CONFIGURATION, what, "leave it out of ipam.routes")
     if set(versions) == default and not own:
         return None
     found = [prefix for prefix in everything() if prefix.version in default]
     for version in versions:
         here = [prefix for prefix in own if prefix.version == version]
         if version not in default and not here:
-            here = [prefix for prefix in network if prefix.version == version]
+            here = [prefix for prefix in network if prefix.version == version and prefix not in present]
         found += here
     return tuple(dict.fromkeys(found))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.namespaces import device, ip
+from tests.engine.cni.runtime import finished
+from tests.engine.namespaces import device, ip, routes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -22,6 +23,42 @@ def test_two_networks_and_their_default_routes(runtime, sandbox):
     assert runtime.delete("c1", sandbox, "net1", name="other").status == 0
     assert "net1" not in ip("link", namespace=sandbox)
     assert runtime.check("c1", sandbox, first.json).status == 0
+
+
+def test_two_networks_without_default_routes(runtime, sandbox, node):
+    """The first interface keeps its routes, and nobody takes turns in setting them right."""
+    runtime.extra = {"defaultRoute": False}
+    first = runtime.add("c1", sandbox, "eth0")
+    second = runtime.add("c1", sandbox, "net1", name="other", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
+    third = runtime.add("c1", sandbox, "net2", name="third")
+    assert [route["dst"] for route in first.json["routes"]] == ["10.1.0.0/24", "fd00:1::/64"]
+    assert [route["dst"] for route in second.json["routes"]] == ["198.18.0.0/15"]
+    assert third.json["routes"] == []
+    again = runtime.add("c1", sandbox, "net3", name="fourth", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
+    assert (again.code, again.json["msg"]) == (7, "the container has a route to 198.18.0.0/15 already")
+    for interface, network, added in (("eth0", "pods", first), ("net1", "other", second), ("net2", "third", third)):
+        assert runtime.check("c1", sandbox, added.json, interface, name=network).status == 0
+    assert {("10.1.0.0/24", "eth0"), ("fd00:1::/64", "eth0")} <= set(routes(sandbox, "proto", "116"))
+    assert "changed by somebody" not in node.log.read_text()
+
+
+def test_networks_that_come_at_once_share_no_route(runtime, sandbox):
+    runtime.extra = {"defaultRoute": False}
+    running = [runtime.start("ADD", "c1", sandbox, f"net{number}", name=f"n{number}") for number in range(3)]
+    made = [route["dst"] for process in running for route in finished(process).json["routes"]]
+    assert sorted(made) == ["10.1.0.0/24", "fd00:1::/64"]
+
+
+def test_a_route_of_somebody_elses_interface_stays_with_it(runtime, sandbox):
+    ip("link", "add", "else0", "type", "veth", "peer", "name", "else1", namespace=sandbox)
+    try:
+        ip("addr", "add", "10.1.0.200/24", "dev", "else0", namespace=sandbox)
+        ip("link", "set", "else0", "up", namespace=sandbox)
+        added = runtime.add("c1", sandbox, defaultRoute=False)
+        assert [route["dst"] for route in added.json["routes"]] == ["fd00:1::/64"]
+        assert ("10.1.0.0/24", "else0") in routes(sandbox)
+    finally:
+        ip("link", "del", "else0", namespace=sandbox)
 
 
 def test_no_default_route_and_one_family(runtime, sandbox):
