@@ -3,7 +3,7 @@
 Owns: that order, the putting together of what is asked for in one turn of the loop, and what is undone when a step fails.
 Never: answers a runtime.
 Invariant: an addition that fails leaves nothing, and neither does one whose answer the runtime did not get;
-what cannot be undone at once is written down as leaving.
+what cannot be undone at once is written down as leaving, and what a plugin gives before it is asked for it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from engine.pod.residents import Attachment, handle
 
 log = logging.getLogger(__name__)
 
+_NOTHING = Delegated((), (), {})
+
 
 class Addition:
     """`programs` is where `plugins` run."""
@@ -56,7 +58,7 @@ class Addition:
             mtu = await self._attach(attachment)
             return attachment, success(_result(attachment, mtu, given, configuration), configuration.version)
         except Exception:
-            await self._undo(call, configuration, seen, given)
+            await self._undo(call, configuration, given)
             raise
 
     async def conclude(self, attachment: Attachment, *, acknowledged: bool) -> None:
@@ -77,12 +79,16 @@ class Addition:
     async def _addresses(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox) -> Delegated:
         if configuration.ipam == OURS:
             return self._assign(call, configuration)
+        residents = self._node.residents
+        draft = replace(self._draft(call, configuration, seen, _NOTHING), leaving=True)
+        residents.put(draft)  # whatever ends us now, the plugin is told to take back what it may have given
         try:
             return await self._programs.run(lambda: self._plugins.add(configuration.ipam, call))
         except NotBegunError:
+            residents.discard(draft.key)
             raise
-        except Exception:  # it may have given something, and we do not know what
-            await self._undo(call, configuration, seen, Delegated((), (), {}))
+        except Exception:
+            await self._undo(call, configuration, _NOTHING)
             raise
 
     def _assign(self, call: Call, configuration: Configuration) -> Delegated:
@@ -99,19 +105,15 @@ class Addition:
             raise CniError(Code.INVALID_CONFIGURATION, "no address is asked for", "see ipam.families and ipam.pools")
         return Delegated(given, configuration.routes, {})
 
-    async def _undo(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> None:
+    async def _undo(self, call: Call, configuration: Configuration, given: Delegated) -> None:
         """Undo what was done. The error that led here is the one to tell, so others are only logged."""
         key = (configuration.name, call.container, call.interface)
-        residents = self._node.residents
         try:
-            attachment = residents.get(key)
-            if attachment is None and configuration.ipam == OURS:
+            attachment = self._node.residents.get(key)
+            if attachment is None:  # and so its addresses are ours
                 self._node.addresses.release(handle(key), given.addresses)
-                return
-            if attachment is None:  # what is to be told the plugin outlives us
-                attachment = replace(self._draft(call, configuration, seen, given), leaving=True)
-                residents.put(attachment)
-            await self._removal.forget(attachment)
+            else:
+                await self._removal.forget(attachment)
         except Exception as error:  # noqa: BLE001 - it is not what the runtime is to hear
             log.warning("what was begun for container %s could not be undone: %s", call.container, error)
 
@@ -144,14 +146,15 @@ class Addition:
 
     def _draft(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, given: Delegated) -> Attachment:
         """Where it is, whose it is, and who gave what: what does not follow from our own configuration."""
-        delegated = configuration.ipam != OURS
+        delegated, residents = configuration.ipam != OURS, self._node.residents
+        present = residents.get((configuration.name, call.container, call.interface))  # an earlier draft
         namespace, name = planning.kubernetes_name(arguments_of(call.arguments))
         label = planning.label(configuration, namespace, name)
         return Attachment(
             network=configuration.name,
             container=call.container,
             interface=call.interface,
-            pod=self._node.residents.name_for(label, call.container, call.interface, ()),
+            pod=present.pod if present else residents.name_for(label, call.container, call.interface, ()),
             namespace=call.namespace,
             namespace_id=seen.namespace_id,
             addresses=tuple(map(str, given.addresses)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from engine.cni import addition
 from engine.errors import KernelError
 from tests.engine.cni.home import Home, ending, failing
-from tests.engine.namespaces import device, ip, namespaces
+from tests.engine.cni.runtime import finished, runtime_of
+from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
+from tests.engine.nodes import two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -130,6 +133,37 @@ def test_an_addition_that_cannot_be_undone_at_once_is_undone_later(home, sandbox
 
 def _refuse(*_, **__):
     raise KernelError("no room")
+
+
+def test_a_plugin_is_not_asked_for_what_cannot_be_written_down(home, sandbox, plugin, monkeypatch):
+    with failing(monkeypatch, home.node.residents._store, "put", KernelError("no space left")):
+        assert home.add("c1", sandbox, **plugin.keys)["code"] == 100
+    assert not plugin.holds
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    assert [attachment.pod for attachment in home.node.residents.attachments] == ["pods@c1"]
+    assert home.delete("c1", **plugin.keys) is None
+
+
+def test_what_a_plugin_gives_while_the_daemon_is_killed_is_taken_back(tmp_path, plugin):
+    """And nobody has to ask for it."""
+    go_on = tmp_path / "go-on"
+    program = plugin.folder / "stubborn"
+    program.write_text(program.read_text().replace("; echo", f"; while [ ! -e {go_on} ]; do sleep 0.02; done; echo"))
+    with two_nodes(tmp_path) as (node, _):
+        node.write(pods=0, peers=False)
+        runtime = runtime_of(node.start())
+        text = json.dumps(runtime.configuration(ipam=plugin.keys["ipam"])).encode()
+        variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(node.pod_namespaces[0]), "CNI_IFNAME": "eth0"}
+        call = {**variables, "CNI_COMMAND": "ADD", "CNI_PATH": str(plugin.folder)}
+        running = runtime.start_raw(call, text)
+        wait_for(lambda: plugin.holds)
+        node.stop(signal.SIGKILL)
+        go_on.touch()
+        assert finished(running).code == 11
+        node.start()
+        wait_for(lambda: not plugin.holds)
+        assert node.pods() == {}
+        wait_for(lambda: node.status().problems == [])
 
 
 def test_a_plugin_that_did_not_run_has_nothing_to_take_back(home, sandbox):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.engine.cni.runtime import finished
@@ -28,18 +30,18 @@ def test_two_networks_and_their_default_routes(runtime, sandbox):
 def test_two_networks_without_default_routes(runtime, sandbox, node):
     """The first interface keeps its routes, and nobody takes turns in setting them right."""
     runtime.extra = {"defaultRoute": False}
-    first = runtime.add("c1", sandbox, "eth0")
-    second = runtime.add("c1", sandbox, "net1", name="other", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
-    third = runtime.add("c1", sandbox, "net2", name="third")
+    first = runtime.add("turns", sandbox, "eth0")
+    second = runtime.add("turns", sandbox, "net1", name="other", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
+    third = runtime.add("turns", sandbox, "net2", name="third")
     assert [route["dst"] for route in first.json["routes"]] == ["10.1.0.0/24", "fd00:1::/64"]
     assert [route["dst"] for route in second.json["routes"]] == ["198.18.0.0/15"]
     assert third.json["routes"] == []
-    again = runtime.add("c1", sandbox, "net3", name="fourth", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
+    again = runtime.add("turns", sandbox, "net3", name="fourth", ipam={"routes": [{"dst": "198.18.0.0/15"}]})
     assert (again.code, again.json["msg"]) == (7, "the container has a route to 198.18.0.0/15 already")
     for interface, network, added in (("eth0", "pods", first), ("net1", "other", second), ("net2", "third", third)):
-        assert runtime.check("c1", sandbox, added.json, interface, name=network).status == 0
+        assert runtime.check("turns", sandbox, added.json, interface, name=network).status == 0
     assert {("10.1.0.0/24", "eth0"), ("fd00:1::/64", "eth0")} <= set(routes(sandbox, "proto", "116"))
-    assert "changed by somebody" not in node.log.read_text()
+    assert not re.search(r"@turns\S* was changed", node.log.read_text())
 
 
 def test_networks_that_come_at_once_share_no_route(runtime, sandbox):
