@@ -73,12 +73,13 @@ class Datapath:
         self.host = HostDriver(self.forwarding, openers.tun)
         self.kernel_routes = KernelRouteDriver(self.host.device_name)
         self.rules = HostRulesDriver(self._let_pods_come_back)
+        self.policy = PolicyDriver(self.forwarding, self._keep_out)
         self.reconciler = Reconciler(
             [
                 self.tunnels,
                 self.pods,
                 self.host,
-                PolicyDriver(self.forwarding, self._keep_out),
+                self.policy,
                 gateway_driver(self.forwarding),
                 peers_driver(self.forwarding),
                 RouteDriver(self.forwarding),
@@ -192,6 +193,9 @@ class Datapath:
         outcome = work()
         if kept_out and self.forwarding.unjudged is None:  # nobody need wait any more
             self.reconciler.end_pauses()
+            outcome = Outcome(outcome.done) + self.reconciler.repair()
+        if self.policy.waits_no_more:
+            self.reconciler.end_pause(self.policy.kind, "policy")
             outcome = Outcome(outcome.done) + self.reconciler.repair()
         self.watch.follow(self.pods.attachments)
         return outcome

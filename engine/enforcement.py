@@ -149,7 +149,7 @@ class Enforcement:
         judged = judged_here(program, _judged_addresses(snapshot, facts))
         before = self._enforced
         if before is None or before.judged != judged or before.program is not program:
-            self._enforced = Enforced(program, judged, self.counting.number(program))
+            self._enforced = Enforced(program, judged, self.counting.number(program), snapshot.stance.services)
         return self._enforced
 
     @property

@@ -124,8 +124,9 @@ class Plane:
         `state` indexes FLOW_STATES; `kind` is 1, or 0 when a later policy denied the flow; `rules` are numbers of
         counters (PolicyImage), RULE_NONE where nobody was judged. [0] is the direction of the opener.
         """
-    def forget_flows(self, address: Address) -> int:
-        """Forget the flows of an address; how many. Before the address of a pod that is gone is given again."""
+    def forget_flows(self, whom: Address | Prefix) -> int:
+        """Forget the flows of an address, or of all in a prefix; how many. Before the address of a pod that is gone is
+        given again. What was published before is in every worker's sight: none of them comes back by it."""
     def rule_counters(self) -> tuple[NDArray[uint64], NDArray[uint64], NDArray[uint64]]:
         """Flows opened (or, by a denying rule, packets kept out), packets and bytes, by number of counter."""
     def take_flow_events(self) -> tuple[NDArray[Any], int]:

@@ -315,8 +315,10 @@ cdef class Plane:
     def has_flow(self, source, destination, int protocol, int source_port=0, int destination_port=0):
         return self.flow_table.has(source, destination, protocol, source_port, destination_port)
 
-    def forget_flows(self, address):
-        return self.flow_table.forget(address)
+    def forget_flows(self, whom):
+        if self.reclaimer.reclaim():
+            self.reclaimer.synchronize()
+        return self.flow_table.forget(whom)
 
     def export_flows(self):
         return self.flow_table.export()

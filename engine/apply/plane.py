@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from engine.apply.delta import Kind
 from engine.apply.refusal import refusal
 from engine.apply.route_change import RouteChange
+from engine.apply.service_ranges import around, led_away, meeting
 from engine.config.schema import FlowsSection
 from engine.errors import TowpathError
 from engine.model import Address, Bandwidth, Prefix, TunnelPort, Via
@@ -209,6 +210,7 @@ class Forwarding:
         self.routes: dict[Prefix, tuple[Via, ...]] = {}
         self.shortcuts: Mapping[tuple[str, Address], Link] = {}  # by tunnel and remote address
         self.unjudged: TowpathError | None = None  # why the policy that is wanted is not in force; None: it is
+        self.services: tuple[Prefix, ...] = ()  # where pods' packets pass unjudged, for only the host gets them
         self.tunnel_changes = 0  # how often a next hop through a tunnel came or went
         self._peer_numbers: dict[str, int] = {}
         self._last_peer_number = 0
@@ -515,11 +517,28 @@ class RouteDriver:
         return cast("Mapping[Hashable, object]", self.forwarding.routes)
 
     def set(self, key: Hashable, value: object) -> None:
-        self.forwarding.set_route(cast(Prefix, key), cast("tuple[Via, ...]", value))
+        for error in self.change({key: value}).values():
+            raise error
 
     def remove(self, key: Hashable) -> None:
-        self.forwarding.remove_route(cast(Prefix, key))
+        self.set(key, None)
 
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
-        return cast("Mapping[Hashable, TowpathError]", self.forwarding.change_routes(routes))
+        refused = self._refused(routes)
+        if refused:
+            routes = {prefix: vias for prefix, vias in routes.items() if prefix not in refused}
+        return cast("Mapping[Hashable, TowpathError]", {**refused, **self.forwarding.change_routes(routes)})
+
+    def _refused(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> dict[Prefix, TowpathError]:
+        """While nobody judges what goes to the ranges in force, nothing there is changed if it came to a peer then."""
+        services = self.forwarding.services
+        changed = meeting(wanted, services)
+        if not changed:
+            return {}
+        after = {**around(self.forwarding.routes, services), **changed}
+        peers = led_away({prefix: vias for prefix, vias in after.items() if vias is not None}, services)
+        if peers is None:
+            return {}
+        what = f"stays as it was: by {peers} a peer would get what passes unjudged to policy.services"
+        return {prefix: TowpathError(what, where=f"route {prefix}", remedy="it is tried again") for prefix in changed}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastpath.values import Address, FlowSettings
+from fastpath.values import Address, FlowSettings, Prefix
 
 LISTING: np.dtype[Any]
 """What a row of `listing`, and an event, holds. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; [0] is the opener's way."""
@@ -27,6 +27,6 @@ class FlowTable:
     def has(
         self, source: Address, destination: Address, protocol: int, source_port: int, destination_port: int
     ) -> bool: ...
-    def forget(self, address: Address) -> int: ...
+    def forget(self, whom: Address | Prefix) -> int: ...
     def export(self) -> bytes: ...
     def load(self, data: bytes) -> int: ...

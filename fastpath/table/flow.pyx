@@ -8,6 +8,7 @@ a time, so that a worker waits for a microsecond at most.
 
 import os
 import struct
+from ipaddress import ip_network
 
 import numpy as np
 
@@ -60,6 +61,12 @@ cdef struct flow_saved:
     uint8_t scales
     uint8_t state
     uint8_t zero[7]
+
+
+# The addresses of one prefix.
+cdef struct address_span:
+    uint64_t address[2]
+    uint64_t mask[2]
 
 
 cdef uint32_t tick_now() noexcept nogil:
@@ -197,15 +204,19 @@ cdef class FlowTable:
         return found
 
     # -- forgetting --------------------------------------------------------
-    def forget(self, address) -> int:
-        """Forget every flow of an address; how many. For a pod that is gone, before its address is given again."""
-        cdef uint64_t[2] wanted
+    def forget(self, whom) -> int:
+        """Forget every flow of an address, or of all in a prefix; how many. For a pod that is gone, before its address
+        is given again."""
+        prefix = ip_network(whom)
+        cdef address_span wanted
         cdef uint32_t bucket, found = 0
-        cdef flow_bank *bank = &self.table.banks[0 if address.version == 4 else 1]
-        wanted[0], wanted[1] = int(address) >> 64, int(address) & 0xFFFFFFFFFFFFFFFF
+        cdef flow_bank *bank = &self.table.banks[0 if prefix.version == 4 else 1]
+        address, mask = int(prefix.network_address), int(prefix.netmask)
+        wanted.address[0], wanted.address[1] = address >> 64, address & 0xFFFFFFFFFFFFFFFF
+        wanted.mask[0], wanted.mask[1] = mask >> 64, mask & 0xFFFFFFFFFFFFFFFF
         with nogil:
             for bucket in range(bank.mask + 1):
-                found += forget_bucket(self.table, bank, bucket, wanted, &self.account)
+                found += forget_bucket(self.table, bank, bucket, &wanted, &self.account)
         return found
 
     # -- handing over --------------------------------------------------------
@@ -302,7 +313,11 @@ cdef void add_bucket(flow_table *t, flow_bank *b, uint32_t bucket, uint32_t coun
     flow_unlock(held)
 
 
-cdef uint32_t forget_bucket(flow_table *t, flow_bank *b, uint32_t bucket, const uint64_t *address,
+cdef bint in_span(const address_span *span, const uint64_t *address) noexcept nogil:
+    return address[0] & span.mask[0] == span.address[0] and address[1] & span.mask[1] == span.address[1]
+
+
+cdef uint32_t forget_bucket(flow_table *t, flow_bank *b, uint32_t bucket, const address_span *wanted,
                             flow_account *a) noexcept nogil:
     cdef uint32_t *held = flow_stripe(t, bucket)
     cdef uint32_t slot, found = 0
@@ -312,7 +327,7 @@ cdef uint32_t forget_bucket(flow_table *t, flow_bank *b, uint32_t bucket, const 
         if not b.tags[slot]:
             continue
         flow_key_at(b, slot, &k)
-        if (k.low[0] == address[0] and k.low[1] == address[1]) or (k.high[0] == address[0] and k.high[1] == address[1]):
+        if in_span(wanted, k.low) or in_span(wanted, k.high):
             flow_release(t, b, slot, a)
             found += 1
     flow_unlock(held)

@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 
 from engine.desired.policy.classes import key_of
 from engine.desired.policy.program import Program
-from engine.model import Address
+from engine.model import Address, Prefix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enforced:
-    """`judged`: numbers of the endpoints this node judges, None for all. `counters`: see PolicyImage."""
+    """`judged`: numbers of the endpoints this node judges, None for all. `counters`: see PolicyImage.
+
+    `services`: the ranges to which egress passes before anything else is asked (the program's blocks "service").
+    """
 
     program: Program
     judged: frozenset[int] | None = None
     counters: NDArray[np.uint32] | None = None
+    services: tuple[Prefix, ...] = ()
 
 
 def judged_here(program: Program, addresses: Iterable[Address]) -> frozenset[int]:

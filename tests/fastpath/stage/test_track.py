@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import count
 
 import numpy as np
@@ -387,6 +387,17 @@ def test_flows_of_a_pod_that_is_gone_are_forgotten() -> None:
     assert cluster.plane.forget_flows(B4) == 1
     assert not cluster.plane.has_flow(B4, A4, TCP, 40_001, 80)
     refused(cluster, A4, B4, segment(A4, B4, ACK, sport=80, dport=40_001, seq=5001, ack=1001), "policy_deny")
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_flows_into_a_prefix_are_forgotten_and_no_others(a: object, b: object) -> None:
+    cluster = cluster_of([ALLOW_80])
+    connected(cluster, a, b, 40_000)
+    for prefix, found in ((f"{b + 2}/{b.max_prefixlen - 1}", 0), (f"{b}/{b.max_prefixlen}", 1)):
+        assert cluster.plane.forget_flows(ip_network(prefix)) == found
+    connected(cluster, a, b, 40_000)
+    assert cluster.plane.forget_flows(ip_network(f"{a}/{a.max_prefixlen - 8}", strict=False)) == 1
+    assert len(cluster.plane.flow_table) == 0
 
 
 # -- a policy that changes ---------------------------------------------------------------
