@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.apply.bell import EVERYTHING, Heard
-from engine.apply.delta import Kind
+from engine.apply.delta import POLICY, Kind
 from engine.apply.host_rules import HostRulesDriver, stands
 from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
@@ -181,6 +181,11 @@ class Datapath:
         if desired.rules is not None:
             self.rules.adopt(desired.rules)
 
+    @property
+    def policy_is_due(self) -> bool:
+        """Whether the policy that is wanted is not in force, and is to be tried again now."""
+        return self.reconciler.is_due(self.policy.kind, POLICY)
+
     def repair(self) -> Outcome:
         """Try again what failed and set right what an audit or an event found wrong."""
         outcome = logged(self._followed(self.reconciler.repair))
@@ -195,7 +200,7 @@ class Datapath:
             self.reconciler.end_pauses()
             outcome = Outcome(outcome.done) + self.reconciler.repair()
         if self.policy.waits_no_more:
-            self.reconciler.end_pause(self.policy.kind, "policy")
+            self.reconciler.end_pause(self.policy.kind, POLICY)
             outcome = Outcome(outcome.done) + self.reconciler.repair()
         self.watch.follow(self.pods.attachments)
         return outcome

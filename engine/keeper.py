@@ -30,7 +30,7 @@ from engine.errors import TowpathError
 from engine.handover.giver import Estate
 from engine.lockfile import LockFile
 from engine.loop import Loop
-from engine.model import Desired, Facts, Underlay
+from engine.model import Desired, Facts, Underlay, Unenforceable
 from engine.pod.addresses import Addresses, open_addresses
 from engine.pod.attach import Departure
 from engine.pod.residents import Attachment, Key, Residents, open_residents
@@ -172,6 +172,7 @@ class Keeper:
             underlay=self._look_at_underlay,
             forwarding=self._look_at_forwarding,
             residents=self._look_at_residents,
+            policy=self._compile_again,
         )
 
     def _attend(self) -> None:
@@ -360,6 +361,11 @@ class Keeper:
     def _computed(self, facts: Facts, seen: Underlay) -> Desired:
         own = [interface.ip for interface in local_addresses(facts.node, seen)]
         return replace(self._recompute(facts, seen), policy=self.policing.enforced(facts, own))
+
+    def _compile_again(self) -> None:
+        """What kept a policy from being compiled may be over, a lack of memory for one."""
+        if isinstance(self.desired.policy, Unenforceable):
+            self.settle_pods()
 
     def _look_at_underlay(self) -> None:
         """Take up a new path MTU or address; the difference to the state in force is all that is touched."""

@@ -52,6 +52,7 @@ class Policing:
         self._log: FlowLog | None = None
         self._running = False
         self._log_error = ""
+        self._fault = ""  # of the compiler, when it was asked last
         self._pods: dict[int, Pod] = {}  # those of the facts in force, by the identity of the value
 
     # -- life ----------------------------------------------------------------
@@ -162,11 +163,19 @@ class Policing:
             return None
         try:
             found = self._loaded.enforced(*self._facts)
-        except Exception as error:
-            log.exception("policy could not be compiled")
-            return Unenforceable(f"it could not be compiled, which is an internal error: {error!r}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop goes on
+            return self._not_compiled(error)
+        self._fault = ""
         self._loaded.rest_on(self._plane.rule_counters if self._loaded.counting.again else None)
         return found
+
+    def _not_compiled(self, error: Exception) -> Unenforceable:
+        """It is tried again and again, and where it went wrong is said once."""
+        fault = repr(error)
+        if fault != self._fault:
+            log.error("policy could not be compiled", exc_info=error)
+        self._fault = fault
+        return Unenforceable(f"it could not be compiled, which is an internal error: {fault}")
 
     def forget_departed(self, facts: Facts) -> None:
         """Whom these facts do not have is out of the plane: its flows must not serve those who get its addresses."""

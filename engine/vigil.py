@@ -33,7 +33,7 @@ class Vigil:
 
     `underlay`, `forwarding` and `residents` look at the host's addresses and path
     MTUs, at whether its kernel forwards, and at the namespaces of attached pods,
-    and see to what is different.
+    and see to what is different. `policy` is called before a policy is put in force again.
     """
 
     def __init__(
@@ -44,12 +44,14 @@ class Vigil:
         underlay: Callable[[], None],
         forwarding: Callable[[], None],
         residents: Callable[[], None],
+        policy: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._datapath = datapath
         self._look_at_underlay = underlay
         self._look_at_forwarding = forwarding
         self._look_at_residents = residents
+        self._see_to_policy = policy
         self._bell: Bell | None = None
         self._heard = Heard()
         self._rung: set[str] = set()  # pods in whose namespaces something changed
@@ -93,6 +95,8 @@ class Vigil:
             self._retry_timer = self._loop.after(max(0.0, due - time.monotonic()), self._retry)
 
     def _retry(self) -> None:
+        if self._datapath.policy_is_due:
+            self._see_to_policy()
         self._datapath.repair()
         self.arm_retry()
 

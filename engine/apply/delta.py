@@ -39,6 +39,7 @@ class Kind(IntEnum):
 Objects = Mapping[Kind, Mapping[Hashable, object]]
 
 
+POLICY = "policy"  # the key of the only object of its kind
 LISTING = "as they are"  # the key of an operation that only looks at all objects of a kind
 
 
@@ -71,7 +72,7 @@ def objects(desired: Desired, before: Desired | None = None, known: Objects | No
     else:
         kernel_routes = _kernel_routes(desired)
     return {
-        Kind.POLICY: {} if desired.policy is None else {"policy": desired.policy},
+        Kind.POLICY: {} if desired.policy is None else {POLICY: desired.policy},
         Kind.TUNNEL: {tunnel.key: tunnel for tunnel in desired.tunnels},
         Kind.POD: {device.pod.name: device for device in desired.pods},
         Kind.HOST: {} if host is None else {"host": replace(host, routes=())},

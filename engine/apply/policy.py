@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from engine.apply.delta import Kind
+from engine.apply.delta import POLICY, Kind
 from engine.apply.plane import Forwarding
 from engine.apply.reconcile import tried
 from engine.apply.service_ranges import led_away, meeting, without
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from engine.desired.policy.enforced import Enforced
     from engine.desired.policy.program import Program
     from fastpath.table.policy import PolicyImage
-
-_WHERE = "policy"
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class PolicyDriver:
 
     def actual(self) -> Mapping[Hashable, object]:
         shown = self.forwarding.unjudged or self._waiting or self._in_force  # an error is no policy that is wanted
-        return {} if shown is None else {"policy": shown}
+        return {} if shown is None else {POLICY: shown}
 
     def set(self, key: Hashable, value: object) -> None:
         self._put(cast("Enforced | Unenforceable", value))
@@ -65,10 +63,10 @@ class PolicyDriver:
         return self._why_wait(self._in_force) is None
 
     def _put(self, wanted: Enforced | Unenforceable | None) -> None:
-        error = tried(partial(self._put_in_force, wanted), _WHERE)
+        error = tried(partial(self._put_in_force, wanted), POLICY)
         if error is not None:
             what = f"cannot be put in force: {error.what}"
-            self.forwarding.unjudged = TowpathError(what, where=_WHERE, remedy=error.remedy or "it is tried again")
+            self.forwarding.unjudged = TowpathError(what, where=POLICY, remedy=error.remedy or "it is tried again")
             if self._in_force is None:
                 self.unguarded()
             raise self.forwarding.unjudged
@@ -78,7 +76,7 @@ class PolicyDriver:
 
     def _put_in_force(self, wanted: Enforced | Unenforceable | None) -> None:
         if isinstance(wanted, Unenforceable):
-            raise TowpathError(wanted.reason, where=_WHERE, remedy="please report this")
+            raise TowpathError(wanted.reason, where=POLICY, remedy="please report this")
         plane, before = self.forwarding.plane, self.forwarding.services
         waiting = None if wanted is None else self._why_wait(wanted)
         plane.set_policy(None if wanted is None else policy_image(wanted, services=waiting is None))
@@ -94,7 +92,7 @@ class PolicyDriver:
         if route is None:
             return None
         what = f"what goes to policy.services is judged as any while route {route} leads there to a peer"
-        return TowpathError(what, where=_WHERE, remedy="see why the routes are not as they are configured")
+        return TowpathError(what, where=POLICY, remedy="see why the routes are not as they are configured")
 
 
 def policy_image(enforced: Enforced, *, services: bool = True, few: int = 48) -> PolicyImage:

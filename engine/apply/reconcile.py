@@ -130,6 +130,11 @@ class Reconciler:
         failure = self._failures.get((kind, key))
         return failure.error if failure else None
 
+    def is_due(self, kind: Kind, key: Hashable) -> bool:
+        """Whether the object failed, and the next pass tries it again."""
+        failure = self._failures.get((kind, key))
+        return failure is not None and failure.retry_at <= self._clock()
+
     def end_pause(self, kind: Kind, key: Hashable) -> None:
         """Let the next pass try this object again at once."""
         self._failures.pop((kind, key), None)

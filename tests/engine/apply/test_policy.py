@@ -19,7 +19,7 @@ from engine.pod.namespace import identity, run_inside
 from engine.pod.residents import Attachment
 from tests.engine.datapaths import datapaths
 from tests.engine.fakes import FakeKernel, FakePlane, small_config
-from tests.engine.namespaces import device, namespaces, path_of
+from tests.engine.namespaces import device, namespaces, path_of, wait_for
 
 FAULT = MemoryError("no room")
 HOST = HostDevice((ip_interface("10.1.0.1/32"),), 1450, ())
@@ -233,6 +233,36 @@ def test_a_start_without_a_program_is_given_up(config, monkeypatch):
     with pytest.raises(TowpathError, match="could not be compiled"):
         node.start()
     assert not plane.running
+
+
+def test_what_was_not_compiled_is_compiled_again_though_nothing_changes(config, monkeypatch, caplog):
+    monkeypatch.setattr("engine.apply.reconcile.FIRST_PAUSE", 0.01)
+    plane, tries = FakePlane(), []
+
+    def compiled(compiler, snapshot):
+        tries.append(1)
+        if len(tries) < 4:
+            raise MemoryError
+        monkeypatch.undo()
+        return compiler.update(snapshot)
+
+    monkeypatch.setattr(Compiler, "update", compiled)
+    with Node(config, openers=FakeKernel().openers, plane=plane, keep_going=True) as node:
+        wait_for(lambda: plane.policy is not None)
+        wait_for(lambda: node.problems() == [])
+    assert len(tries) == 4, "at the start, and by the timer alone"
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_a_policy_that_the_plane_refuses_is_tried_again(config, monkeypatch):
+    monkeypatch.setattr("engine.apply.reconcile.FIRST_PAUSE", 0.01)
+    plane = FakePlane()
+    plane.refuses_policy = FAULT
+    with Node(config, openers=FakeKernel().openers, plane=plane, keep_going=True) as node:
+        assert any("cannot be put in force" in problem.what for problem in node.problems())
+        plane.refuses_policy = None
+        wait_for(lambda: node.problems() == [])
+    assert plane.policy is not None
 
 
 def attachment(name, number):
