@@ -137,6 +137,7 @@ class PodDriver:
         self._record = record
         self.attachments: dict[str, Attachment] = {}
         self._leaving: dict[str, Leaver] = {}  # their devices are still to be deleted
+        self._before: dict[str, Identity | None] = {}  # where pods were that may come again; None: nowhere any more
 
     def actual(self) -> Mapping[Hashable, object]:
         found: dict[Hashable, object] = {name: Recorded(entry) for name, entry in self._record.entries.items()}
@@ -160,7 +161,9 @@ class PodDriver:
             return port
 
         port = inheritance.claim(("pod", pod.name), take)
-        if port is not None:
+        if port is None:
+            self._before[pod.name] = None  # whoever was there when the flows began that were left with the ports
+        else:
             self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
             self.attachments[pod.name] = Attachment(wanted, port, seen, made=False, compared=False)
 
@@ -284,6 +287,7 @@ class PodDriver:
                 log.warning("%s", error)
 
     def _take_out(self, name: str) -> None:
+        self._before.pop(name, None)
         left = self._detach(name)
         self._leaving[name] = Leaver(left.device.pod, left.port)
 
@@ -324,6 +328,7 @@ class PodDriver:
             self._take_out(name)
         else:
             self._forwarding.detach(("pod", name))  # which may have failed when it was tried before
+            self._before.pop(name, None)
         left = self._leaving.pop(name, None)
         if left is not None:
             self._delete(left)
@@ -413,11 +418,19 @@ class PodDriver:
             raise
         attachment = Attachment(wanted, port, seen, made)
         try:
+            self._forget_predecessor(pod, seen)
             self._forwarding.attach(("pod", pod.name), port, pod.bandwidth)
         except BaseException:
             self._undo(attachment)
             raise
         self.attachments[pod.name] = attachment
+        self._before.pop(pod.name, None)
+
+    def _forget_predecessor(self, pod: Pod, seen: Identity | None) -> None:
+        """In another namespace it is another pod, whatever its name, path and addresses are: it inherits no flows."""
+        if pod.name in self._before and (seen is None or self._before[pod.name] != seen):
+            for address in pod.addresses:
+                self._forwarding.plane.forget_flows(address)
 
     def _undo(self, attachment: Attachment) -> None:
         """What went wrong before is what is to be told."""
@@ -476,10 +489,17 @@ class PodDriver:
             raise KernelError(what, where=f"pod {pod.name}", remedy=unjudged.remedy)
 
     def _close(self, name: str) -> None:
-        self._detach(name).port.close()
+        self._interrupt(name).port.close()
 
     def _lose(self, name: str) -> None:
-        let_go(self._detach(name).port)
+        let_go(self._interrupt(name).port)
+
+    def _interrupt(self, name: str) -> Attachment:
+        """Detached, but to come again."""
+        attachment = self._detach(name)
+        # The number of a namespace that is gone may be given again.
+        self._before[name] = None if attachment.is_elsewhere else attachment.namespace
+        return attachment
 
     def _detach(self, name: str) -> Attachment:
         self._forwarding.detach(("pod", name))

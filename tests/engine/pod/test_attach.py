@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.apply.inheritance import Inheritance
 from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
 from engine.apply.shortcut import Shortcuts
 from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, Via
@@ -316,6 +317,62 @@ def test_a_namespace_that_was_made_anew_gets_a_device(start, names):
     for _ in range(2):
         datapath.audit()
     assert device(names[0])["ifalias"] == "towpath:a"
+
+
+@pytest.fixture
+def forgets(start, monkeypatch):
+    """A datapath whose plane notes what is forgotten among what else it is told."""
+    datapath = start()
+    monkeypatch.setattr(datapath.plane, "forget_flows", lambda whom: datapath.plane.log.append(f"forget {whom}"))
+    return datapath
+
+
+def made_anew(name):
+    ip("netns", "del", name)
+    ip("netns", "add", name)
+
+
+def comings(datapath):
+    return [entry for entry in datapath.plane.log if entry.split()[0] in ("attach", "detach", "forget")]
+
+
+ANOTHER = ["detach eth0", f"forget {A4}", f"forget {A6}", "attach eth0"]
+
+
+@pytest.mark.parametrize("noticed", ["by an audit", "by a pass", "by its device"])
+def test_a_pod_in_a_namespace_made_anew_inherits_no_flows(forgets, names, noticed):
+    forgets.apply(pods(pod("a", names[0])))
+    forgets.plane.log.clear()
+    if noticed == "by its device":
+        ip("netns", "del", names[0])
+        forgets.pods.lost("a")
+        forgets.repair()
+        ip("netns", "add", names[0])
+        forgets.reconciler.end_pauses()
+    else:
+        made_anew(names[0])
+    if noticed == "by an audit":
+        forgets.audit()
+    else:
+        forgets.apply(pods(pod("a", names[0], mtu=1400)))
+    assert comings(forgets) == ANOTHER
+    forgets.plane.log.clear()
+    ip("link", "del", "eth0", namespace=names[0])
+    forgets.audit()
+    assert comings(forgets) == ["detach eth0", "attach eth0"], "where only the device was, it is the same pod"
+
+
+def test_a_pod_that_moved_while_daemons_changed_inherits_no_flows(start, forgets, names):
+    desired = pods(pod("a", names[0]))
+    before = start()
+    before.apply(desired)
+    copies = [replace(left, descriptors=tuple(map(os.dup, left.descriptors))) for left in before.estate()]
+    left = Inheritance(copies)
+    made_anew(names[0])
+    forgets.adopt(desired, left)
+    assert forgets.pods.attachments == {}
+    forgets.apply(desired)
+    assert comings(forgets) == ANOTHER[1:]
 
 
 def test_a_start_that_is_given_up_leaves_what_was_there(start, names):
