@@ -339,8 +339,9 @@ class Tracker:
         source, destination, protocol, head = quoted
         drop_if(source != p.destination, "icmp_bad_quote")
         if self.alive(key_of(source, destination, protocol, head), now) is None:
-            own = Parsed(p.data, source, destination, p.family, p.protocol, 0, p.transport, p.payload)
-            drop_if(self.judge(source, destination, p.protocol, *ports_of(own)) is not None, "icmp_bad_quote")
+            for ends in ((source, destination), (p.source, p.destination)):
+                own = Parsed(p.data, *ends, p.family, p.protocol, 0, p.transport, p.payload)
+                drop_if(self.judge(*ends, p.protocol, *ports_of(own)) is not None, "icmp_bad_quote")
 
     # -- fragments -------------------------------------------------------------
     def first(self, p: Parsed, now: float) -> None:

@@ -8,7 +8,7 @@
 #     flows are to be revalidated: then once, in the direction of its opener.
 #   * Nothing passes without a flow that could open a connection: what has no
 #     state (an ICMP message that is neither query nor error) is judged each time.
-#   * An ICMP error passes for the flow it quotes, and for no other reason.
+#   * An ICMP error passes for the flow it quotes, and for no other reason, unless nobody it concerns is judged here.
 #   * A denied packet leaves no record, so that denials cost no memory.
 #
 # Packets are taken 32 at a time, and what they need is asked for before it is read. Where the last packet with the same
@@ -268,7 +268,13 @@ cdef inline int track_error(packet *p, tracker *t, const track_view *v) noexcept
         known = not flow_expired(t.flows, flow_at(b, slot), v.tick) and not flow_at(b, slot).flags & FLOW_DENIED
     if held != NULL:
         flow_unlock(held)
-    return REASON_NONE if known or not is_judged(&k, p, t, v) else REASON_ICMP_BAD_QUOTE
+    if known:
+        return REASON_NONE
+    if not is_judged(&k, p, t, v):
+        key_of(&k, p)          # who speaks of others' packets may be somebody who is judged
+        if not is_judged(&k, p, t, v):
+            return REASON_NONE
+    return REASON_ICMP_BAD_QUOTE
 
 # -- known flows -------------------------------------------------------------------------
 cdef inline bint cached_route(packet *p, const flow *f, uint32_t side, const track_view *v) noexcept nogil:

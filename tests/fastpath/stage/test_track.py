@@ -220,6 +220,15 @@ def test_an_icmp_error_passes_for_the_flow_it_quotes_and_for_no_other(
         refused(cluster, router, b, quoting(router, b, quoted, kind, 1), "icmp_bad_quote")
 
 
+@pytest.mark.parametrize(("pod", "out", "other", "kind"), [(B4, OUT4, "203.0.113.9", 3), (B6, OUT6, "2001:db8::9", 1)])
+def test_who_is_judged_says_nothing_in_errors_about_what_strangers_sent(
+    pod: object, out: object, other: str, kind: int
+) -> None:
+    cluster = cluster_of([ISOLATED])
+    sent = segment(out, ip_address(other), SYN, sport=40_000, dport=80)
+    refused(cluster, pod, out, quoting(pod, out, sent, kind, 1), "icmp_bad_quote")
+
+
 def test_an_icmp_error_may_not_ask_for_an_impossible_mtu() -> None:
     cluster = cluster_of([ISOLATED])
     for a, b, router, kind, code, least in ((A4, B4, OUT4, 3, 4, 576), (A6, B6, OUT6, 2, 0, 1280)):
