@@ -9,6 +9,7 @@
 #   * Nothing passes without a flow that could open a connection: what has no
 #     state (an ICMP message that is neither query nor error) is judged each time.
 #   * An ICMP error passes for the flow it quotes, and for no other reason, unless nobody it concerns is judged here.
+#     A flow that is still to be judged once more is none for it: errors say nothing that could not be said again.
 #   * A denied packet leaves no record, so that denials cost no memory.
 #
 # Packets are taken 32 at a time, and what they need is asked for before it is read. Where the last packet with the same
@@ -255,6 +256,7 @@ cdef inline int track_error(packet *p, tracker *t, const track_view *v) noexcept
     cdef flow_key k
     cdef flow_bank *b = flow_bank_of(t.flows, p.family)
     cdef uint32_t *held = NULL
+    cdef const flow *f
     cdef uint32_t slot
     cdef bint known = False
     if p.flags & PACKET_FRAGMENT or not quote_mtu_possible(p) or not quote_key(&k, p):
@@ -265,7 +267,9 @@ cdef inline int track_error(packet *p, tracker *t, const track_view *v) noexcept
         flow_lock(held)
     slot = flow_find(t.flows, b, &k)
     if slot != FLOW_NONE:
-        known = not flow_expired(t.flows, flow_at(b, slot), v.tick) and not flow_at(b, slot).flags & FLOW_DENIED
+        f = flow_at(b, slot)
+        known = not flow_expired(t.flows, f, v.tick) and not f.flags & FLOW_DENIED \
+            and (f.policy == v.policy.generation or not t.flows.revalidate)
     if held != NULL:
         flow_unlock(held)
     if known:

@@ -425,6 +425,22 @@ def test_a_change_of_policy_keeps_or_judges_again(setting: str) -> None:
     assert cluster.passes(A4, B4, data) == 1
 
 
+@pytest.mark.parametrize("setting", ["keep", "revalidate"])
+@pytest.mark.parametrize(("a", "b", "kind"), [(A4, B4, 3), (A6, B6, 1)])
+def test_an_icmp_error_does_not_pass_for_a_flow_that_is_to_be_judged_again(
+    a: object, b: object, kind: int, setting: str
+) -> None:
+    cluster = cluster_of([ALLOW_80], FlowSettings(on_policy_change=setting))
+    connected(cluster, a, b, 40_000)
+    data = segment(a, b, ACK, sport=40_000, dport=80, seq=1001, ack=5001)
+    error = quoting(b, a, data, kind, 1)
+    for policy, passes in ((ISOLATED, False), (ALLOW_80, True)):
+        cluster.apply(snapshot_of([policy]))
+        assert cluster.passes(b, a, error) == (setting == "keep")
+        cluster.passes(a, b, data)
+        assert cluster.passes(b, a, error) == (setting == "keep" or passes)
+
+
 def test_a_denied_flow_is_not_opened_by_its_answers() -> None:
     cluster = cluster_of([ALLOW_80], FlowSettings(on_policy_change="revalidate"))
     connected(cluster, A4, B4, 40_000)
