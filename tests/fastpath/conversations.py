@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -45,6 +45,7 @@ class Conversations:
     snapshot: Snapshot
     draw: random.Random
     weights: tuple[int, ...] = (8, 2, 2, 3, 1, 2, 2)  # of KINDS
+    pods: Mapping[str, tuple[str, str]] = field(default_factory=lambda: PODS)  # the two that speak
     twin: Tracker = field(init=False)
     said: list[bytes] = field(default_factory=list)
     sequences: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Conversations:
     # -- drawing ---------------------------------------------------------------
     def ends(self) -> tuple[Address, Address]:
         version = self.draw.choice((4, 6))
-        a, b = (ip_address(addresses[version == 6]) for addresses in PODS.values())
+        a, b = (ip_address(addresses[version == 6]) for addresses in self.pods.values())
         pairs = [(a, b), (b, a), (a, b), (b, a), (STRANGERS[version], b), (b, STRANGERS[version])]
         return self.draw.choice(pairs)
 
@@ -118,7 +119,7 @@ class Conversations:
         to = ip_address(quoted[12:16] if a.version == 4 else quoted[8:24])
         if to == a or self.draw.random() < 0.1:
             to = b
-        known = {*STRANGERS.values(), *(ip_address(text) for texts in PODS.values() for text in texts)}
+        known = {*STRANGERS.values(), *(ip_address(text) for texts in self.pods.values() for text in texts)}
         if to not in known or {a, to} <= set(STRANGERS.values()) or a == to:
             return a, b, self.udp(a, b)
         kind, code = self.draw.choice(((3, 1), (3, 4), (11, 0)) if a.version == 4 else ((1, 0), (2, 0), (3, 0)))

@@ -6,6 +6,7 @@ Invariant: computed from fastpath.reference alone; nothing is asked of the compi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -49,14 +50,21 @@ def answered(node: MemoryNode, p: Parsed, drop: Drop) -> bytes | None:
     return reference.reply(p, drop.reply, drop.mtu, node.gateway4 if p.family == 4 else node.gateway6)
 
 
-def outbound(node: MemoryNode, data: bytes, offload: Offload = PLAIN) -> Outcome:
-    """Written by the pod."""
+def untracked(p: Parsed) -> None:
+    """Nobody is judged."""
+
+
+def outbound(
+    node: MemoryNode, data: bytes, offload: Offload = PLAIN, track: Callable[[Parsed], None] = untracked
+) -> Outcome:
+    """Written by the pod. `track` raises Drop for what policy keeps out."""
     try:
         p = reference.parse(data, offload, link_local=True)
     except Drop as drop:
         return Outcome(reason=drop.reason)
     try:
         reference.guard_pod(p, [node.pod4, node.pod6])
+        track(p)
         target = reference.route(owners(node), p.destination)
         if reference.within(p.destination, reference.LINK_LOCAL):
             raise Drop("martian")  # there is no host port
@@ -72,14 +80,16 @@ def outbound(node: MemoryNode, data: bytes, offload: Offload = PLAIN) -> Outcome
     return Outcome(to_tunnel=tuple(wrapped(node, segment) for segment in segments), n_segments=p.n_segments)
 
 
-def inbound(node: MemoryNode, payload: bytes, outer_class: int = 0) -> Outcome:
+def inbound(
+    node: MemoryNode, payload: bytes, outer_class: int = 0, track: Callable[[Parsed], None] = untracked
+) -> Outcome:
     """Received from the peer."""
     try:
         p = reference.parse(stripped(node, payload))
     except Drop as drop:
         return Outcome(reason=drop.reason)
     try:
-        target = admitted(node, p)
+        target = admitted(node, p, track)
         if target is not None:
             raise Drop("guard_not_local")
         data = reference.hop(p, 65535)
@@ -99,12 +109,13 @@ def stripped(node: MemoryNode, payload: bytes) -> bytes:
     return payload
 
 
-def admitted(node: MemoryNode, p: Parsed) -> int | None:
+def admitted(node: MemoryNode, p: Parsed, track: Callable[[Parsed], None]) -> int | None:
     """The peer behind which the destination lies, None for the pod; the source is the sending peer's."""
     table = owners(node)
     source = reference.route(table, p.source)
     if source is None or source[1] != PEER:
         raise Drop("guard_own_source" if source is not None else "guard_peer_source")
+    track(p)
     target = reference.route(table, p.destination)
     if target is None:
         raise Drop("no_route", "no_route")
