@@ -32,7 +32,7 @@ from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
     FLOW_AT_ONCE, FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY,
     FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, ORIGIN_NONE, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
-    flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_hash, flow_hold,
+    flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_fits4, flow_fits6, flow_hash, flow_hold,
     flow_insert, flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
     rule_at, rule_counter, rules_credit,
 )
@@ -65,6 +65,7 @@ cdef enum message_t:           # what an ICMP message is
     MESSAGE_ANSWER = 2
     MESSAGE_ERROR = 3
     MESSAGE_OTHER = 4          # judged each time
+    MESSAGE_UNREAD = 5         # nobody has looked: with what is remembered of the packet's flow, none need
 
 # Where a flow was found last. A hint: the record says whose it is.
 cdef struct recent:
@@ -292,11 +293,13 @@ cdef inline bint cached_route(packet *p, const flow *f, uint32_t side, const tra
     p.adjacency = <void *>to
     return to != NULL
 
-cdef inline void revalidate(flow *f, flow_rest *rest, const flow_key *k, uint32_t side, const packet *p, tracker *t,
+cdef inline void revalidate(flow *f, flow_rest *rest, uint32_t side, const packet *p, tracker *t,
                             const track_view *v) noexcept nogil:
     """Judge a flow once more, as its opener's first packet was."""
     cdef police_verdict verdict
-    police(v.policy, &t.memo, &t.account, k, side == 1, l4_key(k, p, side == 1), &verdict)
+    cdef flow_key k
+    key_of(&k, p)
+    police(v.policy, &t.memo, &t.account, &k, side == 1, l4_key(&k, p, side == 1), &verdict)
     f.policy = v.policy.generation
     rules_credit(&t.account, f, rest)
     rest.rules[0], rest.rules[1] = verdict.rules[0], verdict.rules[1]
@@ -305,15 +308,15 @@ cdef inline void revalidate(flow *f, flow_rest *rest, const flow_key *k, uint32_
     else:
         f.flags |= FLOW_DENIED
 
-cdef inline int track_known(packet *p, const flow_key *k, flow_bank *b, uint32_t slot, tracker *t,
+cdef inline int track_known(packet *p, uint32_t from_high, flow_bank *b, uint32_t slot, tracker *t,
                             const track_view *v) noexcept nogil:
     """The reason to drop a packet of a flow, or REASON_NONE; -1 when it opens another one in its place."""
     cdef flow *f = flow_at(b, slot)
     cdef flow_rest *rest = &b.rests[slot]
-    cdef uint32_t side = flow_direction(f, k)
+    cdef uint32_t side = flow_direction(f, from_high)
     cdef int found
     if f.policy != v.policy.generation and (t.flows.revalidate or f.flags & FLOW_DENIED):
-        revalidate(f, rest, k, side, p, t, v)
+        revalidate(f, rest, side, p, t, v)
     if f.flags & FLOW_DENIED:
         f.seen = v.tick
         return REASON_POLICY_DENY
@@ -354,7 +357,7 @@ cdef inline int track_insert(packet *p, const flow_key *k, flow_bank *b, const f
         flow_lock(held)
         slot = flow_find(t.flows, b, k)
         if slot != FLOW_NONE:  # another worker was faster
-            reason = track_known(p, k, b, slot, t, v)
+            reason = track_known(p, k.from_high, b, slot, t, v)
             flow_unlock(held)
             return REASON_FLOW_INVALID if reason < 0 else reason
     reason = flow_insert(t.flows, b, k, v.tick, &t.account, &slot)
@@ -401,7 +404,7 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t mess
         if flow_expired(t.flows, flow_at(b, slot), v.tick):
             t.account.expired += 1
         else:
-            reason = track_known(p, k, b, slot, t, v)
+            reason = track_known(p, k.from_high, b, slot, t, v)
         if reason < 0:
             flow_release(t.flows, b, slot, &t.account)
         elif k.hash:           # it was searched for
@@ -414,10 +417,44 @@ cdef inline int track_flow(packet *p, flow_key *k, uint32_t guess, uint32_t mess
         flow_hash(t.flows, k)
     return track_new(p, k, b, message, t, v)
 
+cdef inline int fits(const flow_bank *b, uint32_t slot, const packet *p) noexcept nogil:
+    """Whether a packet with ports goes from the higher address in the flow of this slot; -1 when it is of another."""
+    cdef uint64_t source[2]
+    cdef uint64_t destination[2]
+    cdef uint32_t ports = load32(p.data + p.transport)
+    if p.family == 4:
+        return flow_fits4(b, slot, p.protocol, load64(p.data + IPV4_SOURCE), ports)
+    source[0], source[1] = load64(p.data + IPV6_SOURCE), load64(p.data + IPV6_SOURCE + 8)
+    destination[0], destination[1] = load64(p.data + IPV6_DESTINATION), load64(p.data + IPV6_DESTINATION + 8)
+    return flow_fits6(b, slot, p.protocol, source, destination, ports)
+
+cdef inline int track_remembered(packet *p, uint32_t slot, tracker *t, const track_view *v) noexcept nogil:
+    """As track_flow, where the last packet with this flow_hash found its flow; -1 when that is another's, or over."""
+    cdef flow_bank *b = flow_bank_of(t.flows, p.family)
+    cdef uint32_t *held = NULL
+    cdef int from_high, reason = -1
+    if t.flows.shared:
+        held = flow_stripe(t.flows, slot // FLOW_WAYS)
+        flow_lock(held)
+    from_high = fits(b, slot, p)
+    if from_high >= 0 and not flow_expired(t.flows, flow_at(b, slot), v.tick):
+        reason = track_known(p, <uint32_t>from_high, b, slot, t, v)
+    if held != NULL:
+        flow_unlock(held)
+    return reason
+
 cdef inline void track_packet(packet *p, flow_key *k, uint32_t guess, uint32_t message, tracker *t,
                               const track_view *v) noexcept nogil:
     cdef int reason
-    if p.flags & PACKET_LATER_FRAGMENT:
+    if message == MESSAGE_UNREAD:
+        reason = track_remembered(p, guess, t, v)
+        if reason < 0:
+            message = key_of(k, p)
+            flow_hash(t.flows, k)
+            reason = track_flow(p, k, FLOW_NONE, message, t, v)
+        if reason == REASON_NONE and p.flags & PACKET_FRAGMENT:
+            reason = track_first(p, t, v)
+    elif p.flags & PACKET_LATER_FRAGMENT:
         reason = track_later(p, t, v)
     elif message == MESSAGE_ERROR:
         reason = track_error(p, t, v)
@@ -437,8 +474,11 @@ cdef inline void track_some(packet *packets, uint32_t n, tracker *t, const track
     for i in range(n):
         messages[i], guesses[i] = MESSAGE_NONE, FLOW_NONE
         if packets[i].verdict == VERDICT_PASS and not packets[i].flags & PACKET_LATER_FRAGMENT:
-            messages[i] = key_of(&keys[i], &packets[i])
             guesses[i] = remembered(t, &packets[i])
+            if guesses[i] != FLOW_NONE and has_ports(packets[i].protocol):
+                messages[i] = MESSAGE_UNREAD
+                continue
+            messages[i] = key_of(&keys[i], &packets[i])
             if guesses[i] == FLOW_NONE and messages[i] != MESSAGE_ERROR:
                 unknown[n_unknown] = <uint8_t>i
                 n_unknown += 1

@@ -258,6 +258,35 @@ cdef inline bint flow_is(const flow_bank *b, uint32_t slot, const flow_key *k) n
         f = &six.f
     return f.protocol == k.protocol and (k.origin == ORIGIN_EITHER or (f.flags & FLOW_ORIGIN_HIGH) == k.origin)
 
+cdef inline int flow_fits4(const flow_bank *b, uint32_t slot, uint32_t protocol, uint64_t ends, uint32_t ports) noexcept nogil:
+    """As flow_is, of a packet with ports whose key nobody made: whether its source is the higher address; -1: another flow.
+
+    `ends` and `ports`: source above destination, as they stand in the packet.
+    """
+    cdef const flow4 *four = <const flow4 *>(b.records + <size_t>slot * b.stride)
+    cdef bint from_high = ends >> 32 > <uint32_t>ends
+    if not from_high:
+        ends = ends << 32 | ends >> 32
+        ports = ports << 16 | ports >> 16
+    if (<uint64_t>four.high << 32 | four.low) != ends or (<uint32_t>four.high_port << 16 | four.low_port) != ports \
+            or four.f.protocol != protocol:
+        return -1
+    return from_high
+
+cdef inline int flow_fits6(const flow_bank *b, uint32_t slot, uint32_t protocol, const uint64_t *source,
+                           const uint64_t *destination, uint32_t ports) noexcept nogil:
+    """The same of IPv6; addresses upper half first."""
+    cdef const flow6 *six = <const flow6 *>(b.records + <size_t>slot * b.stride)
+    cdef bint from_high = source[0] > destination[0] or (source[0] == destination[0] and source[1] > destination[1])
+    cdef const uint64_t *low = destination if from_high else source
+    cdef const uint64_t *high = source if from_high else destination
+    if not from_high:
+        ports = ports << 16 | ports >> 16
+    if six.low[0] != low[0] or six.low[1] != low[1] or six.high[0] != high[0] or six.high[1] != high[1] \
+            or (<uint32_t>six.high_port << 16 | six.low_port) != ports or six.f.protocol != protocol:
+        return -1
+    return from_high
+
 cdef inline void flow_key_at(const flow_bank *b, uint32_t slot, flow_key *k) noexcept nogil:
     """The key of the record in a slot, as a packet of the original direction has it; without its hash."""
     cdef const uint8_t *record = b.records + <size_t>slot * b.stride
@@ -288,9 +317,9 @@ cdef inline void flow_key_put(const flow_bank *b, uint32_t slot, const flow_key 
         six.low[0], six.low[1], six.high[0], six.high[1] = k.low[0], k.low[1], k.high[0], k.high[1]
         six.low_port, six.high_port = k.low_port, k.high_port
 
-cdef inline uint32_t flow_direction(const flow *f, const flow_key *k) noexcept nogil:
+cdef inline uint32_t flow_direction(const flow *f, uint32_t from_high) noexcept nogil:
     """0: the packet goes the way of the one that opened the flow; 1: it answers."""
-    return k.from_high ^ (f.flags & FLOW_ORIGIN_HIGH)
+    return from_high ^ (f.flags & FLOW_ORIGIN_HIGH)
 
 # -- locks ------------------------------------------------------------------------
 cdef inline uint32_t *flow_stripe(flow_table *t, uint32_t bucket) noexcept nogil:
