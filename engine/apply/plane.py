@@ -517,11 +517,18 @@ class RouteDriver:
         return cast("Mapping[Hashable, object]", self.forwarding.routes)
 
     def set(self, key: Hashable, value: object) -> None:
-        for error in self.change({key: value}).values():
-            raise error
+        prefix, vias = cast(Prefix, key), cast("tuple[Via, ...]", value)
+        self._refuse({prefix: vias})
+        self.forwarding.set_route(prefix, vias)
 
     def remove(self, key: Hashable) -> None:
-        self.set(key, None)
+        prefix = cast(Prefix, key)
+        self._refuse({prefix: None})
+        self.forwarding.remove_route(prefix)
+
+    def _refuse(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> None:
+        for error in self._refused(wanted).values():
+            raise error
 
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)

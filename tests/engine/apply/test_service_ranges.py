@@ -8,11 +8,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from engine import Node, parse
+from engine.apply.plane import RouteDriver
 from engine.apply.service_ranges import led_away, meeting, without
 from engine.datapath import Datapath
 from engine.desired.policy.compiler import Compiler
 from engine.desired.policy.enforced import Enforced
 from engine.desired.policy.model import Action, Endpoint, Snapshot, Stance
+from engine.errors import TowpathError
 from engine.model import Desired, TunnelPort, Unenforceable, Via
 from fastpath.values import Encapsulate
 from tests.engine.fakes import FakeKernel, FakePlane
@@ -198,6 +200,19 @@ def test_what_waits_for_a_route_that_is_refused_is_judged_until_then(world, move
     world.datapath.reconciler.end_pauses()
     world.datapath.repair()
     world.is_reached(after)
+
+
+def test_one_route_alone_is_refused_as_many_are(world):
+    world.datapath.apply(world.desired(MOVES["removed with its route"][0]))
+    driver = RouteDriver(world.datapath.forwarding)
+    with pytest.raises(TowpathError, match="stays as it was"):
+        driver.set(world.prefix("one"), PEER)
+    driver.set(world.prefix("all"), PEER)
+    with pytest.raises(TowpathError, match="stays as it was"):
+        driver.remove(world.prefix("one"))
+    driver.set(world.prefix("low"), HOST)
+    driver.remove(world.prefix("low"))
+    assert set(world.datapath.forwarding.routes) == {world.prefix("one"), world.prefix("all")}
 
 
 def test_why_services_are_judged_is_said(world):
