@@ -104,6 +104,7 @@ cdef void shortcut_fill(adjacency *record, object value):
     cdef bytes link = value.destination + value.source
     record.has_shortcut = True
     record.shortcut_cuts = value.cuts
+    record.shortcut_mtu = value.mtu
     record.tap = value.tap
     memcpy(record.link, <const char *>link, 12)
 
@@ -145,6 +146,8 @@ def check_shortcut(value, port) -> None:
         raise ValueError(f"{port.name} has no shortcut: Linux segments frames of VXLAN alone")
     hardware_address(value.destination)
     hardware_address(value.source)
+    if not 68 <= value.mtu <= 65535:
+        raise ValueError(f"the mtu of a shortcut must be 68..65535, not {value.mtu}")
     if value.tap < 0:
         raise ValueError(f"{value.tap} is no descriptor")
 

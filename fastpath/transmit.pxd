@@ -3,7 +3,8 @@
 # Owns: the last step of the way out. Local ports get super-packets whole;
 # towards a tunnel, packets of one size to one peer leave as one train, a
 # super-packet is split at this last moment, headers into scratch memory and
-# payload by reference; TCP to a peer with a shortcut that cuts leaves whole.
+# payload by reference. To a peer with a shortcut TCP leaves whole, or all trains
+# leave by it instead of a socket.
 # Never: waits for more packets to fill a train; what the burst holds is sent.
 # Invariant: packets of one flow leave in the order they came. A flow has one way
 # and one sender; a train remembers its flows in a Bloom filter, and before a flow
@@ -28,7 +29,7 @@ from fastpath.port.memory cimport memory_send, memory_send_train
 from fastpath.port.pace cimport pace_pass
 from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
 from fastpath.port.raw cimport raw_send
-from fastpath.port.tap cimport tap_send, tap_send_train, tap_takes
+from fastpath.port.tap cimport tap_send, tap_send_train, tap_takes, tap_takes_train
 from fastpath.port.tun cimport tun_send
 from fastpath.port.udp cimport udp_send
 from fastpath.reason cimport (
@@ -111,9 +112,9 @@ cdef inline void shortcut_refused(transmitter *x, const adjacency *to, int error
     if error != EINVAL:        # which is about the frame
         notify(x, NOTICE_SHORTCUT, to.number)
 
-cdef inline uint32_t send_train(transmitter *x, const port *target, const train *t, int *error) noexcept nogil:
-    """By the shortcut if the peer has one for trains, or through the socket. How many datagrams went, and the errno of the others."""
-    if t.to.has_shortcut and not t.to.shortcut_cuts:
+cdef inline uint32_t datagrams_send(transmitter *x, const port *target, const train *t, int *error) noexcept nogil:
+    """By the shortcut or through the socket. How many datagrams went, and the errno of the others."""
+    if tap_takes_train(target, t):
         error[0] = tap_send_train(target, t)
         if error[0] == 0:
             x.count.events[EVENT_SHORTCUT_SENT] += 1
@@ -135,7 +136,7 @@ cdef inline void train_send(transmitter *x, train *t) noexcept nogil:
         x.count.drops[REASON_PORT_GONE] += t.n_datagrams
         return
     if target.kind == PORT_UDP:
-        sent = send_train(x, target, t, &error)
+        sent = datagrams_send(x, target, t, &error)
     elif target.kind == PORT_RAW:
         sent = raw_send(target, t, x.count, &error)
     else:

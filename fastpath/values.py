@@ -60,6 +60,7 @@ class Shortcut:
     """A way past the sockets: whole frames between two Ethernet addresses, written to the descriptor `tap`.
 
     Where what is behind it `cuts` tunnelled super-packets, TCP goes there, whole; otherwise everything does, cut.
+    An outer IP packet of more than `mtu` bytes goes through a socket, which reports it.
     Whoever withdraws one waits for `Plane.reclaimer.synchronize` before the descriptor is closed.
     """
 
@@ -67,6 +68,7 @@ class Shortcut:
     destination: bytes
     source: bytes
     cuts: bool = True
+    mtu: int = 65535
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,13 +159,14 @@ def _flow_settings(flows: FlowsSection) -> FlowSettings:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The end of a shortcut: frames between two Ethernet addresses, written to a TAP's descriptor. `cuts`: what is
-    behind it cuts tunnelled super-packets."""
+    """The end of a shortcut: frames between two Ethernet addresses, written to a TAP's descriptor. The device behind
+    it sends `mtu` bytes at most, and maybe `cuts` tunnelled super-packets."""
 
     tap: int
     destination: bytes
     source: bytes
-    cuts: bool = True
+    cuts: bool
+    mtu: int
 
 
 @dataclass(slots=True)
@@ -350,7 +351,7 @@ class Forwarding:
             raise TowpathError("a tunnel next hop needs a remote address", where=f"peer {via.peer}")
         peer = self.peer_number(via.peer)
         link = self.shortcuts.get((via.target, via.remote))
-        shortcut = None if link is None else Shortcut(link.tap, link.destination, link.source, link.cuts)
+        shortcut = None if link is None else Shortcut(link.tap, link.destination, link.source, link.cuts, link.mtu)
         return Encapsulate(port, peer, via.remote, via.mtu, via.remote_port, via.mac, shortcut)
 
     def set_shortcuts(self, wanted: Mapping[tuple[str, Address], Link]) -> None:

@@ -43,7 +43,7 @@ class Redirection:
         try:
             tap = open_tap()
         except OSError as error:
-            doing = "the kernel makes no TAP for tunnelled super-packets (Linux 6.17)"
+            doing = "the kernel makes no TAP with offloads for tunnels (Linux 6.17)"
             raise refusal(error, where=where, doing=doing, tun=True) from error
         try:
             with _traffic_control() as tc:

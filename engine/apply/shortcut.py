@@ -183,9 +183,8 @@ class Shortcuts:
         given = [target for target in targets if (tunnel.key, target.remote) in self.forwarding.shortcuts]
         if given:
             devices = [self._egress[self._ways[target].device] for target in given]
-            what = "TCP whole" if any(egress.segments for egress in devices) else "trains of datagrams straight"
-            names = ", ".join(sorted({egress.name for egress in devices}))
-            return f"{what} through {names} to {len(given)} of {len(targets)} peers"
+            through = [_through(devices, segments=segments) for segments in (True, False)]
+            return f"{'; '.join(filter(None, through))} to {len(given)} of {len(targets)} peers"
         if objections := self._objections(tunnel):
             return f"through sockets: {objections[0]}"
         narrow = any((target, self._ways[target]) in self._narrow for target in targets)
@@ -279,7 +278,7 @@ class Shortcuts:
                 continue
             if not self._objection(target.tunnel, way.device) and not self._is_narrow(target, way):
                 egress = self._egress[way.device]
-                link = Link(redirection.tap.fd, neighbour.mac, egress.mac, egress.segments)
+                link = Link(redirection.tap.fd, neighbour.mac, egress.mac, egress.segments, egress.mtu)
                 yield (target.tunnel.key, target.remote), link
 
     def _objection(self, tunnel: TunnelPort, device: int) -> str:
@@ -310,6 +309,13 @@ class Shortcuts:
         except TowpathError as error:
             self._refused[device] = str(error)
             log.debug("no shortcut through %s: %s", self._egress[device].name, error)  # status tells it
+
+
+def _through(devices: Iterable[Egress], *, segments: bool) -> str:
+    """What goes straight through those of the devices that segment tunnels, or that do not; empty: there is none."""
+    names = sorted({egress.name for egress in devices if egress.segments is segments})
+    what = "TCP whole" if segments else "trains of datagrams straight"
+    return f"{what} through {', '.join(names)}" if names else ""
 
 
 def _may_have(tunnel: TunnelPort) -> bool:

@@ -47,6 +47,11 @@ cdef inline uint32_t outer_bytes(uint32_t family) noexcept nogil:
     return UDP_BYTES + (IPV4_BYTES if family == 4 else IPV6_BYTES)
 
 
+cdef inline bint shortcut_carries(const port *tunnel, const adjacency *to, uint32_t datagram) noexcept nogil:
+    """Whether a datagram of that many bytes fits the device. What does not, it would drop without a word."""
+    return datagram + outer_bytes(tunnel.tunnel.outer_family) <= to.shortcut_mtu
+
+
 cdef inline bint tap_takes(const port *tunnel, const adjacency *to, const packet *p) noexcept nogil:
     """Whether a packet goes uncut by the shortcut. All TCP of a flow does, so that its order is that of one queue.
 
@@ -57,7 +62,13 @@ cdef inline bint tap_takes(const port *tunnel, const adjacency *to, const packet
         to.has_shortcut and to.shortcut_cuts and p.protocol == PROTOCOL_TCP and p.flags & PACKET_FRAGMENT == 0 and p.n_tail == 0
         and (p.gso_size != 0 or p.length <= to.mtu)
         and p.length + VXLAN_HEADER + outer_bytes(tunnel.tunnel.outer_family) <= PACKET_MAX
+        and shortcut_carries(tunnel, to, VXLAN_HEADER + (p.length if p.gso_size == 0 else p.payload + <uint32_t>p.gso_size))
     )
+
+
+cdef inline bint tap_takes_train(const port *tunnel, const train *t) noexcept nogil:
+    """Whether a train goes by the shortcut: then everything to its peer does."""
+    return t.to.has_shortcut and not t.to.shortcut_cuts and shortcut_carries(tunnel, t.to, t.datagram_bytes)
 
 
 cdef inline void outer_put(

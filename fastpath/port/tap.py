@@ -1,4 +1,4 @@
-"""The TAP device through which encapsulated super-packets reach the underlay whole (Linux >= 6.17).
+"""The TAP device through which encapsulated packets reach the underlay past the sockets (Linux >= 6.17).
 
 Owns: the device, which lives as long as its descriptor, if nobody deletes it.
 Never: says where its frames go, or reads: nothing that the kernel sends to it is even queued.

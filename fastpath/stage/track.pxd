@@ -31,10 +31,11 @@ from fastpath.stage.states cimport FOLLOW_AGAIN, FOLLOW_BAD_RST, FOLLOW_INVALID,
 from fastpath.table.adjacency cimport adjacency, adjacency_at
 from fastpath.table.flow cimport (
     FLOW_AT_ONCE, FLOW_DENIED, FLOW_EVENT_NEW, FLOW_NONE, FLOW_ORIGIN_HIGH, FLOW_TUNNEL_ORIGINAL, FLOW_TUNNEL_REPLY,
-    FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, ORIGIN_NONE, flow, flow_account, flow_at, flow_bank, flow_bank_of, flow_bucket,
-    flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find, flow_find_near, flow_fits4, flow_fits6, flow_hash, flow_hold,
-    flow_insert, flow_is, flow_key, flow_lock, flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock,
-    rule_at, rule_counter, rules_credit,
+    FLOW_WAYS, ORIGIN_EITHER, ORIGIN_HIGH, ORIGIN_LOW, ORIGIN_NONE, flow, flow_account, flow_at, flow_bank,
+    flow_bank_of, flow_bucket, flow_count, flow_direction, flow_event_put, flow_expect, flow_expired, flow_find,
+    flow_find_near, flow_fits4, flow_fits6, flow_hash, flow_hold, flow_insert, flow_is, flow_key, flow_lock,
+    flow_release, flow_rest, flow_search, flow_stripe, flow_sweep, flow_table, flow_unlock, rule_at, rule_counter,
+    rules_credit,
 )
 from fastpath.table.fragments cimport fragment_first, fragment_key, fragment_later, fragment_table
 from fastpath.table.policy cimport policy_memo, policy_view

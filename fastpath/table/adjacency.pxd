@@ -32,6 +32,7 @@ cdef struct adjacency:
     uint8_t mac[6]             # VTEP address of the peer (vxlan)
     uint8_t has_shortcut       # frames go into `tap`, past the sockets:
     uint8_t shortcut_cuts      # TCP alone, and whole; else whole trains of datagrams
+    uint32_t shortcut_mtu      # bytes of an outer IP packet that the device behind it sends
     uint8_t link[12]           # Ethernet addresses of these frames: destination, source
     int tap                    # descriptor
     uint16_t members[SPREAD_MAX]

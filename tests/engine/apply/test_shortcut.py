@@ -109,7 +109,7 @@ def given(forwarding):
 def test_each_peer_gets_the_address_of_its_next_hop_and_all_one_device(world):
     shortcuts, forwarding, kernel = world
     shortcuts.settle([TUNNEL])
-    assert given(forwarding) == {"b": Shortcut(101, NEAR, OWN), "c": Shortcut(101, NEXT, OWN)}
+    assert given(forwarding) == {"b": Shortcut(101, NEAR, OWN, mtu=1500), "c": Shortcut(101, NEXT, OWN, mtu=1500)}
     assert kernel.log.count("open 3") == 1
     assert shortcuts.report() == {TUNNEL.key: "TCP whole through eth0 to 2 of 2 peers"}
 
@@ -157,14 +157,14 @@ def test_what_a_device_neither_cuts_nor_sums_leaves_in_trains(world):
     shortcuts, forwarding, kernel = world
     kernel.egress[ETH] = Egress("eth0", 1500, OWN, sums=False)
     shortcuts.settle([TUNNEL])
-    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False)
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False, mtu=1500)
     assert shortcuts.report() == {TUNNEL.key: "trains of datagrams straight through eth0 to 2 of 2 peers"}
     kernel.egress[ETH] = Egress("eth0", 1500, OWN)
     shortcuts.settle([replace(TUNNEL, offload="tap")])
-    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False)
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, cuts=False, mtu=1500)
     kernel.egress[ETH] = Egress("eth0", 1500, OWN, segments=True)
     shortcuts.refresh()
-    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN)
+    assert given(forwarding)["b"] == Shortcut(101, NEAR, OWN, mtu=1500)
 
 
 def test_a_refusal_is_not_tried_again_before_the_configuration_is_another(world):
@@ -197,6 +197,10 @@ def test_a_peer_by_another_device_goes_by_that(world):
     shortcuts.settle([TUNNEL])
     assert {peer: link.tap for peer, link in given(forwarding).items()} in ({"b": 101, "c": 102}, {"b": 102, "c": 101})
     assert shortcuts.report() == {TUNNEL.key: "TCP whole through eth0, eth1 to 2 of 2 peers"}
+    kernel.egress[OTHER] = Egress("eth1", 1500, OWN, sums=False)
+    shortcuts.refresh()
+    said = "TCP whole through eth0; trains of datagrams straight through eth1 to 2 of 2 peers"
+    assert shortcuts.report() == {TUNNEL.key: said}
     kernel.log.clear()
     kernel.devices[TO_B.remote] = ETH
     shortcuts.refresh()
@@ -325,7 +329,7 @@ def test_announcements_are_followed(world, monkeypatch):
     announce(told(TO_B.remote, NEAR, state=0x04))
     assert kernel.log == [], "the address is the same"
     announce(told(TO_B.remote, NEXT))
-    assert given(forwarding)["b"] == Shortcut(101, NEXT, OWN)
+    assert given(forwarding)["b"] == Shortcut(101, NEXT, OWN, mtu=1500)
     announce(told(TO_B.remote, NEXT, kind=neighbour_message.DELETE_NEIGHBOUR))
     assert set(given(forwarding)) == {"c"}
     announce(told(ip_address("192.0.2.77"), NEXT), told(TO_B.remote, NEXT, device=9))
@@ -334,7 +338,7 @@ def test_announcements_are_followed(world, monkeypatch):
     announce(filtered(NEW_FILTER, 101), filtered(DELETE_FILTER, 7), filtered(DELETE_FILTER, 101, parent=0xFFFFFFF3))
     assert kernel.log == [], "a filter that comes, another device's that goes, and one on the way out"
     announce(filtered(DELETE_FILTER, 101))
-    assert given(forwarding)["c"] == Shortcut(102, NEXT, OWN)
+    assert given(forwarding)["c"] == Shortcut(102, NEXT, OWN, mtu=1500)
     assert kernel.log[0] == "open 3" and kernel.log[-2:] == ["synchronize", "close 3"]
     announce(OSError(errno.ENOBUFS, "lost some"))
     assert set(given(forwarding)) == {"b", "c"}, "looked at anew"

@@ -64,14 +64,14 @@ def taken_apart(data: bytes) -> Frame:
 class Node:
     """A pod in memory, a vxlan port on loopback with peer `remote_port`, and a shortcut into `tap`."""
 
-    def __init__(self, outer: int, remote_port: int, tap: int | None, cuts: bool) -> None:
+    def __init__(self, outer: int, remote_port: int, tap: int | None, **kind: Any) -> None:
         self.here = loopback(outer)
         self.plane = Plane(hash_key=KEY)
         self.pod = MemoryPort("pod", addresses=[own for own, _ in PODS.values()], mtu=MTU, super_packets=True)
         self.tunnel = Tunnel("vxlan", self.here, free_port(outer), 42, mac=mac(1))
         self.udp = UdpPort.open(self.tunnel)
         pod, tunnel = self.plane.attach(self.pod), self.plane.attach(self.udp)
-        shortcut = None if tap is None else Shortcut(tap, FAR_LINK, OWN_LINK, cuts)
+        shortcut = None if tap is None else Shortcut(tap, FAR_LINK, OWN_LINK, **kind)
         out = self.plane.set_adjacency(Encapsulate(tunnel, 7, self.here, MTU, remote_port, mac(2), shortcut))
         back = self.plane.set_adjacency(Deliver(pod, MTU))
         for own, far in PODS.values():
@@ -90,7 +90,7 @@ class Node:
 
 @contextmanager
 def node(
-    outer: int, *, shortcut: bool = True, tap: int | None = None, cuts: bool = True
+    outer: int, *, shortcut: bool = True, tap: int | None = None, **kind: Any
 ) -> Iterator[tuple[Node, socket.socket, socket.socket]]:
     """The node, what comes out of its device, and what comes to its peer's socket. Packets are accounted for."""
     ours, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -100,7 +100,7 @@ def node(
             end.setsockopt(socket.SOL_SOCKET, 32, 1 << 20)  # SO_SNDBUFFORCE needs root, a frame of 64 kB needs it
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         fd = tap if tap is not None else ours.fileno()
-        one = Node(outer, far.getsockname()[1], fd if shortcut else None, cuts)
+        one = Node(outer, far.getsockname()[1], fd if shortcut else None, **kind)
         try:
             yield one, device, far
             counters = one.plane.counters()
@@ -372,10 +372,31 @@ def test_trains_into_a_full_device_are_counted_drops() -> None:
         assert drained(far) == []
 
 
+@pytest.mark.parametrize("cuts", [True, False])
+@pytest.mark.parametrize("outer", [4, 6])
+def test_what_is_longer_than_the_device_sends_goes_through_a_socket(outer: int, cuts: bool) -> None:
+    """A socket says that it does not fit; the device would drop it, or each segment, and say nothing."""
+    headers = (20 if outer == 4 else 40) + 8 + 22 + 40
+    single, segments = inner_tcp(4, bytes(1001), pending=False), super_tcp(4, bytes(5000), seq=1002)
+    with node(outer, cuts=cuts, mtu=headers + MSS) as (one, device, far):
+        one.send(segments)
+        assert (len(drained(device)), drained(far)) == (1, [])
+        one.send(single)
+        assert ([len(data) for data in drained(far)], drained(device)) == ([22 + 40 + 1001], [])
+    with node(outer, cuts=cuts, mtu=headers + MSS - 1) as (one, device, far):
+        one.send(segments)
+        assert (len(drained(far)), drained(device)) == (5, [])
+
+
 def test_a_shortcut_that_cannot_be_is_refused() -> None:
     with node(4) as (one, _, _):
-        for wrong in (Shortcut(-1, FAR_LINK, OWN_LINK), Shortcut(3, b"12345", OWN_LINK), Shortcut(3, FAR_LINK, b"")):
-            with pytest.raises(ValueError, match="descriptor|MAC"):
+        for wrong in (
+            Shortcut(-1, FAR_LINK, OWN_LINK),
+            Shortcut(3, b"12345", OWN_LINK),
+            Shortcut(3, FAR_LINK, b""),
+            Shortcut(3, FAR_LINK, OWN_LINK, mtu=67),
+        ):
+            with pytest.raises(ValueError, match="descriptor|MAC|mtu"):
                 one.plane.set_adjacency(Encapsulate(1, 7, one.here, MTU, 4789, mac(2), wrong))
         other = UdpPort.open(Tunnel("udp", one.here, free_port(4)))
         with other, pytest.raises(ValueError, match="VXLAN"):
