@@ -172,9 +172,15 @@ def route(prefix, *names):
     return {ip_network(prefix): tuple(Via("pod", name, mtu=1450) for name in names)}
 
 
-@pytest.mark.parametrize("policy", [None, object()])
+class AnyPolicy:
+    """In force, whatever it says: its image is the test's."""
+
+    services = ()
+
+
+@pytest.mark.parametrize("policy", [None, AnyPolicy()])
 def test_a_pod_with_another_name_goes_on_with_the_device(start, names, policy, monkeypatch):
-    monkeypatch.setattr("engine.apply.policy.policy_image", lambda _: None)
+    monkeypatch.setattr("engine.apply.policy.policy_image", lambda _, **_parts: None)
     datapath = start()
     before = replace(pods(pod("a", names[0])), routes=route("10.1.0.5/32", "a"), policy=policy)
     datapath.apply(before)
