@@ -211,7 +211,7 @@ class Forwarding:
         self.routes: dict[Prefix, tuple[Via, ...]] = {}
         self.shortcuts: Mapping[tuple[str, Address], Link] = {}  # by tunnel and remote address
         self.unjudged: TowpathError | None = None  # why the policy that is wanted is not in force; None: it is
-        self.services: tuple[Prefix, ...] = ()  # where pods' packets pass unjudged, for only the host gets them
+        self.open_ranges: tuple[Prefix, ...] = ()  # where flows may be that nobody judged, for only the host gets them
         self.tunnel_changes = 0  # how often a next hop through a tunnel came or went
         self._peer_numbers: dict[str, int] = {}
         self._last_peer_number = 0
@@ -539,13 +539,13 @@ class RouteDriver:
         return cast("Mapping[Hashable, TowpathError]", {**refused, **self.forwarding.change_routes(routes)})
 
     def _refused(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> dict[Prefix, TowpathError]:
-        """While nobody judges what goes to the ranges in force, nothing there is changed if it came to a peer then."""
-        services = self.forwarding.services
-        changed = meeting(wanted, services)
+        """While there may be flows to open ranges, nothing there is changed if they came to a peer then."""
+        ranges = self.forwarding.open_ranges
+        changed = meeting(wanted, ranges)
         if not changed:
             return {}
-        after = {**around(self.forwarding.routes, services), **changed}
-        peers = led_away({prefix: vias for prefix, vias in after.items() if vias is not None}, services)
+        after = {**around(self.forwarding.routes, ranges), **changed}
+        peers = led_away({prefix: vias for prefix, vias in after.items() if vias is not None}, ranges)
         if peers is None:
             return {}
         what = f"stays as it was: by {peers} a peer would get what passes unjudged to policy.services"

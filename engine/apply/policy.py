@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from engine.desired.policy.enforced import Enforced
     from engine.desired.policy.program import Program
+    from engine.model import Prefix
     from fastpath.table.policy import PolicyImage
 
 
@@ -77,17 +78,24 @@ class PolicyDriver:
     def _put_in_force(self, wanted: Enforced | Unenforceable | None) -> None:
         if isinstance(wanted, Unenforceable):
             raise TowpathError(wanted.reason, where=POLICY, remedy="please report this")
-        plane, before = self.forwarding.plane, self.forwarding.services
+        forwarding, services = self.forwarding, () if wanted is None else wanted.services
         waiting = None if wanted is None else self._why_wait(wanted)
-        plane.set_policy(None if wanted is None else policy_image(wanted, services=waiting is None))
+        passing = services if waiting is None else ()
+        forwarding.open_ranges = (*passing, *without(forwarding.open_ranges, passing))
+        forwarding.plane.set_policy(None if wanted is None else policy_image(wanted, services=waiting is None))
         self._in_force, self._waiting = wanted, waiting
-        self.forwarding.services = () if wanted is None or waiting is not None else wanted.services
-        for gone in without(before, () if wanted is None else wanted.services):
-            plane.forget_flows(gone)  # nobody has judged where they may lead to next
+        self._forget_flows_outside(services)
+
+    def _forget_flows_outside(self, services: tuple[Prefix, ...]) -> None:
+        """Of ranges that are none any more: nobody has judged where their flows may lead to next."""
+        gone = without(self.forwarding.open_ranges, services)
+        for one in gone:
+            self.forwarding.plane.forget_flows(one)
+        self.forwarding.open_ranges = tuple(without(self.forwarding.open_ranges, gone))
 
     def _why_wait(self, wanted: Enforced) -> TowpathError | None:
-        """What would be reached unjudged. Of ranges in force `RouteDriver` keeps routes right."""
-        new = [prefix for prefix in wanted.services if prefix not in self.forwarding.services]
+        """What would be reached unjudged. Of open ranges `RouteDriver` keeps routes right."""
+        new = [prefix for prefix in wanted.services if prefix not in self.forwarding.open_ranges]
         route = led_away(meeting(self.forwarding.routes, new), new)
         if route is None:
             return None

@@ -51,7 +51,10 @@ MOVES: dict[str, tuple[State, State]] = {
 
 
 class Witness(list):
-    """A plane's log that looks, at each change, where packets of the pod would come to."""
+    """A plane's log that looks, at each change, where packets of the pod would come to.
+
+    Whenever one passes it opens a flow, which stays whatever policy says later ("keep").
+    """
 
     def __init__(self, plane):
         super().__init__()
@@ -61,7 +64,9 @@ class Witness(list):
     def append(self, entry):
         super().append(entry)
         for address in self.plane.probes:
-            if self.plane.lets_pass(address) and self.plane.leads_to_a_peer(address):
+            if self.plane.lets_pass(address):
+                self.plane.flows.add(address)
+            if address in self.plane.flows and self.plane.leads_to_a_peer(address):
                 self.seen.append((address, [*self]))
 
 
@@ -69,6 +74,7 @@ class WatchedPlane(FakePlane):
     def __init__(self):
         super().__init__()
         self.probes = []
+        self.flows = set()  # to these, and nobody judged them
         self.refuses_routes = None
         self.log = Witness(self)
 
@@ -100,6 +106,7 @@ class WatchedPlane(FakePlane):
             raise self.refuses_routes
 
     def forget_flows(self, whom):
+        self.flows = {address for address in self.flows if address not in whom}
         self.log.append(f"forget {whom}")
         return 0
 
@@ -233,6 +240,33 @@ def test_flows_to_addresses_that_are_no_services_any_more_are_forgotten(world):
     assert set(forgotten) == {world.prefix("low"), world.prefix("two")}
     order = [entry.split()[0] for entry in world.plane.log]
     assert order.index("policy") < order.index("forget") < order.index("routes")
+
+
+def test_flows_of_before_a_wait_are_forgotten_when_their_range_goes(world):
+    before, waiting = (("one",), {"one": HOST, "two": PEER}), (("one", "two"), {"one": HOST, "two": HOST})
+    world.datapath.apply(world.desired(before))
+    world.plane.refuses_routes = FAULT
+    assert world.datapath.apply(world.desired(waiting)).failed
+    world.plane.refuses_routes = None
+    world.plane.log.clear()
+    after = ((), {"one": PEER, "two": PEER})
+    assert world.datapath.apply(world.desired(after)).failed == []
+    assert f"forget {world.prefix('one')}" in world.plane.log
+    world.is_reached(after)
+
+
+def test_flows_of_before_a_wait_are_not_led_away_meanwhile(world):
+    """What they belong to waits as a part of a wider range, so that no packet that is new passes."""
+    before, waiting = (("one",), {"one": HOST, "both": PEER}), (("both",), {"one": HOST, "both": HOST})
+    world.datapath.apply(world.desired(before))
+    world.plane.refuses_routes = FAULT
+    assert world.datapath.apply(world.desired(waiting)).failed
+    world.plane.refuses_routes = None
+    driver = RouteDriver(world.datapath.forwarding)
+    with pytest.raises(TowpathError, match="stays as it was"):
+        driver.remove(world.prefix("one"))
+    driver.set(world.prefix("low"), HOST)
+    assert world.plane.flows
 
 
 TEXT = """
