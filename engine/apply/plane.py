@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Owner = tuple[Literal["tunnel", "pod", "host"], str]
 AdjacencyKey = tuple[Hashable, ...]
+RoutesWanted = Mapping[Prefix, tuple[Via, ...] | None]
+Refuse = Callable[[RoutesWanted], dict[Prefix, TowpathError]]
 
 
 class LocalPort(Protocol):
@@ -371,16 +373,26 @@ class Forwarding:
     def remove_route(self, prefix: Prefix) -> None:
         self.change_routes({prefix: None})
 
-    def change_routes(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> dict[Prefix, TowpathError]:
-        """Set these routes, or remove them where there is no next hop, as one change; those that were refused."""
+    def change_routes(self, wanted: RoutesWanted, refuse: Refuse | None = None) -> dict[Prefix, TowpathError]:
+        """Set these routes, or remove them where there is no next hop, as one change; those that were refused.
+
+        `refuse` is asked about those that can be changed, before any is: what it names stays as it was.
+        """
         change = RouteChange(self)
         try:
             for prefix, vias in wanted.items():
                 change.add(prefix, vias, self.routes.get(prefix))
-            change.publish()
+            refused = refuse(dict(change.done)) if refuse is not None else {}
+            if not refused:
+                change.publish()
         except BaseException:
             change.undo()
             raise
+        if refused:
+            change.undo()
+            refused |= change.refused
+            rest = {prefix: vias for prefix, vias in wanted.items() if prefix not in refused}
+            return {**refused, **self.change_routes(rest, refuse)}
         for prefix, vias in change.done:
             if vias is None:
                 self.routes.pop(prefix, None)
@@ -518,27 +530,21 @@ class RouteDriver:
         return cast("Mapping[Hashable, object]", self.forwarding.routes)
 
     def set(self, key: Hashable, value: object) -> None:
-        prefix, vias = cast(Prefix, key), cast("tuple[Via, ...]", value)
-        self._refuse({prefix: vias})
-        self.forwarding.set_route(prefix, vias)
+        self._insist({key: value})
 
     def remove(self, key: Hashable) -> None:
-        prefix = cast(Prefix, key)
-        self._refuse({prefix: None})
-        self.forwarding.remove_route(prefix)
+        self._insist({key: None})
 
-    def _refuse(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> None:
-        for error in self._refused(wanted).values():
+    def _insist(self, wanted: Mapping[Hashable, object | None]) -> None:
+        for error in self.change(wanted).values():
             raise error
 
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
-        routes = cast("Mapping[Prefix, tuple[Via, ...] | None]", wanted)
-        refused = self._refused(routes)
-        if refused:
-            routes = {prefix: vias for prefix, vias in routes.items() if prefix not in refused}
-        return cast("Mapping[Hashable, TowpathError]", {**refused, **self.forwarding.change_routes(routes)})
+        refuse = self._refused if self.forwarding.open_ranges else None
+        refused = self.forwarding.change_routes(cast("RoutesWanted", wanted), refuse)
+        return cast("Mapping[Hashable, TowpathError]", refused)
 
-    def _refused(self, wanted: Mapping[Prefix, tuple[Via, ...] | None]) -> dict[Prefix, TowpathError]:
+    def _refused(self, wanted: RoutesWanted) -> dict[Prefix, TowpathError]:
         """While there may be flows to open ranges, nothing there is changed if they came to a peer then."""
         ranges = self.forwarding.open_ranges
         changed = meeting(wanted, ranges)

@@ -22,6 +22,7 @@ from tests.engine.fakes import FakeKernel, FakePlane
 TUNNEL = TunnelPort("vxlan/192.0.2.1:4789", "vxlan", ip_address("192.0.2.1"), 4789, 1)
 PEER = (Via("tunnel", TUNNEL.key, "b", ip_address("192.0.2.2"), 4789, b"\2" * 6, 1450),)
 HOST = (Via("host", "host", mtu=1450),)
+BLACKHOLE = (Via("reject", "blackhole"),)
 PODS = (ip_address("10.1.0.5"), ip_address("fd00:1::5"))
 FAULT = MemoryError("no room")
 
@@ -267,6 +268,25 @@ def test_flows_of_before_a_wait_are_not_led_away_meanwhile(world):
         driver.remove(world.prefix("one"))
     driver.set(world.prefix("low"), HOST)
     assert world.plane.flows
+
+
+def test_what_is_left_of_a_change_leads_nothing_away(world, monkeypatch):
+    """The plane has no number for one of its next hops; what does not concern the range is done."""
+    before = (("one",), {"both": HOST, "all": PEER})
+    after = (("one",), {"one": BLACKHOLE, "all": PEER, "two": HOST})
+    world.datapath.apply(world.desired(before))
+    full = ValueError("there are already 65535 adjacencies")
+    monkeypatch.setattr(world.plane, "set_adjacency", lambda *_: (_ for _ in ()).throw(full))
+    failed = {str(failure.operation): str(failure.error) for failure in world.datapath.apply(world.desired(after)).failed}
+    assert "65535 adjacencies" in failed[f"set route {world.prefix('one')}"]
+    assert "stays as it was" in failed[f"remove route {world.prefix('both')}"]
+    assert world.datapath.forwarding.routes.keys() == {world.prefix(name) for name in ("both", "all", "two")}
+    monkeypatch.undo()
+    world.datapath.reconciler.end_pauses()
+    world.datapath.repair()
+    world.is_reached(after)
+    users = {slot.vias: slot.users for slot in world.datapath.forwarding.slots.values()}
+    assert users == {BLACKHOLE: 1, PEER: 1, HOST: 1}
 
 
 TEXT = """
