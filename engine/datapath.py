@@ -198,12 +198,19 @@ class Datapath:
         outcome = work()
         if kept_out and self.forwarding.unjudged is None:  # nobody need wait any more
             self.reconciler.end_pauses()
-            outcome = Outcome(outcome.done) + self.reconciler.repair()
+            outcome = self._repaired(outcome)
         if self.policy.waits_no_more:
             self.reconciler.end_pause(self.policy.kind, POLICY)
-            outcome = Outcome(outcome.done) + self.reconciler.repair()
+            outcome = self._repaired(outcome)
         self.watch.follow(self.pods.attachments)
         return outcome
+
+    def _repaired(self, before: Outcome) -> Outcome:
+        """What came of a pass and of the one after it. What failed before counts while it was not tried again."""
+        after = self.reconciler.repair()
+        standing = {id(failure) for failure in self.reconciler.failures}
+        left = [failure for failure in before.failed if id(failure) in standing]
+        return Outcome(before.done, left, before.postponed) + after
 
     def _keep_out(self) -> None:
         """A policy is wanted and none is in force: nothing may pass that it might deny. Devices stand."""

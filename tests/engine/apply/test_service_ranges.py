@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -117,6 +117,7 @@ class World:
     """States by names of RANGES put into a datapath."""
 
     datapath: Datapath
+    kernel: FakeKernel
     family: int
     known: dict = field(default_factory=dict)
 
@@ -154,9 +155,10 @@ def enforced(ranges):
 
 @pytest.fixture(params=[4, 6])
 def world(request, tmp_path):
-    datapath = Datapath(tmp_path, openers=FakeKernel().openers, plane=WatchedPlane())
-    datapath.forwarding.attach(("host", "host"), FakeKernel()._open("towpath0"))
-    made = World(datapath, request.param)
+    kernel = FakeKernel()
+    datapath = Datapath(tmp_path, openers=kernel.openers, plane=WatchedPlane())
+    datapath.forwarding.attach(("host", "host"), kernel._open("towpath0"))
+    made = World(datapath, kernel, request.param)
     made.plane.probes = [made.prefix(name)[9] for name in ("one", "two", "low", "high")]
     yield made
     datapath.close()
@@ -287,6 +289,25 @@ def test_what_is_left_of_a_change_leads_nothing_away(world, monkeypatch):
     world.is_reached(after)
     users = {slot.vias: slot.users for slot in world.datapath.forwarding.slots.values()}
     assert users == {BLACKHOLE: 1, PEER: 1, HOST: 1}
+
+
+def test_what_failed_beside_a_wait_that_is_over_is_said(world):
+    before, after = MOVES["added with its route"]
+    world.datapath.apply(world.desired(before))
+    missing = TunnelPort("vxlan/192.0.2.3:4789", "vxlan", ip_address("192.0.2.3"), 4789, 1)
+    world.kernel.refuse[missing.key] = OSError(13, "not permitted")
+    wanted = replace(world.desired(after), tunnels=frozenset({TUNNEL, missing}))
+    for _ in ("it fails", "it is still in its pause, and not tried"):
+        outcome = world.datapath.apply(wanted)
+    assert outcome.failed == [] and outcome.postponed == 1
+    world.datapath.apply(world.desired(before))
+    outcome = world.datapath.apply(wanted)
+    assert [str(failure.operation) for failure in outcome.failed] == [f"set tunnel {missing.key}"]
+    assert world.plane.lets_pass(world.prefix("one")[9])
+    del world.kernel.refuse[missing.key]
+    world.datapath.reconciler.end_pauses()
+    assert world.datapath.apply(world.desired(before)).failed == []
+    assert world.datapath.apply(wanted).failed == []
 
 
 TEXT = """
