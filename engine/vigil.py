@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 
 from engine.apply.bell import EVERYTHING, Bell, Heard
+from engine.apply.delta import POLICY
+from engine.apply.reconcile import tried
 from engine.datapath import Datapath
 from engine.errors import TowpathError
 from engine.loop import READ, Loop, Timer
@@ -25,6 +27,7 @@ AUDIT_PAUSE = 300.0  # seconds between two looks at all of the host's side, what
 AUDIT_SHARE = 20_000  # an audit that takes long is made so much less often
 LOOK_PAUSE = 1.0  # seconds between two looks that the kernel's announcements cause
 LOOK_SHARE = 20  # as AUDIT_SHARE, for these
+RETRY_PAUSE = 1.0  # seconds between two tries where the next is overdue, because the first did not come to it
 SETTLE_PAUSE = 0.05  # seconds for announcements that belong together
 
 
@@ -58,6 +61,7 @@ class Vigil:
         self._look_timer: Timer | None = None
         self._next_look = 0.0
         self._retry_timer: Timer | None = None
+        self._next_retry = 0.0
         self._over = False
 
     def begin(self) -> None:
@@ -92,13 +96,20 @@ class Vigil:
             self._retry_timer = None
         due = self._datapath.reconciler.retry_at
         if due is not None and not self._over:
-            self._retry_timer = self._loop.after(max(0.0, due - time.monotonic()), self._retry)
+            now = time.monotonic()
+            pause = due - now if due > now else max(0.0, self._next_retry - now)
+            self._retry_timer = self._loop.after(pause, self._retry)
 
     def _retry(self) -> None:
-        if self._datapath.policy_is_due:
-            self._see_to_policy()
-        self._datapath.repair()
-        self.arm_retry()
+        """Whatever comes of it, there is a next time: nothing else calls for it."""
+        try:
+            error = tried(self._see_to_policy, POLICY) if self._datapath.policy_is_due else None
+            if error is not None:
+                log.warning("%s", error)
+            self._datapath.repair()
+        finally:
+            self._next_retry = time.monotonic() + RETRY_PAUSE
+            self.arm_retry()
 
     # -- what rings ------------------------------------------------------------
     def _workers_rang(self, events: int) -> None:
