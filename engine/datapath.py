@@ -199,7 +199,7 @@ class Datapath:
         if kept_out and self.forwarding.unjudged is None:  # nobody need wait any more
             self.reconciler.end_pauses()
             outcome = self._repaired(outcome)
-        if self.policy.waits_no_more:
+        if self.policy.can_open_more:
             self.reconciler.end_pause(self.policy.kind, POLICY)
             outcome = self._repaired(outcome)
         self.watch.follow(self.pods.attachments)

@@ -9,8 +9,8 @@ Services pass while no route leads them to a peer, and only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -22,11 +22,8 @@ from engine.errors import TowpathError
 from engine.model import Unenforceable
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from engine.desired.policy.enforced import Enforced
-    from engine.desired.policy.program import Program
+    from engine.desired.policy.lower import Rows
     from engine.model import Prefix
     from fastpath.table.policy import PolicyImage
 
@@ -35,8 +32,8 @@ if TYPE_CHECKING:
 class PolicyDriver:
     """The policy as a whole: one that is refused leaves the last in force. `unguarded` is called when there is none.
 
-    Where routes still lead to a peer what are Services' addresses from now on, all is in force at first but that
-    these pass. `waits_no_more` says when to set it again.
+    Where a route still leads to a peer what are Services' addresses from now on, all is in force at first but that
+    their range passes; the other ranges do. `can_open_more` says when to set it again.
     """
 
     forwarding: Forwarding
@@ -44,10 +41,11 @@ class PolicyDriver:
     kind: Kind = Kind.POLICY
     drifts: bool = False
     _in_force: Enforced | None = None
-    _waiting: TowpathError | None = None  # why no address of a Service passes yet
+    _withheld: Mapping[Prefix, Prefix] = field(default_factory=dict)  # of its ranges, and what leads them to a peer
+    _stands: bool = True  # no attempt to change that in the plane is unfinished
 
     def actual(self) -> Mapping[Hashable, object]:
-        shown = self.forwarding.unjudged or self._waiting or self._in_force  # an error is no policy that is wanted
+        shown = self.forwarding.unjudged or self._withheld or self._in_force  # the former are no policy that is wanted
         return {} if shown is None else {POLICY: shown}
 
     def set(self, key: Hashable, value: object) -> None:
@@ -57,11 +55,11 @@ class PolicyDriver:
         self._put(None)
 
     @property
-    def waits_no_more(self) -> bool:
-        """Whether nothing is wrong any more with the routes that were waited for."""
-        if self._waiting is None or self._in_force is None or self.forwarding.unjudged is not None:
+    def can_open_more(self) -> bool:
+        """Whether of the ranges that wait one need not any more."""
+        if not self._withheld or self._in_force is None or self.forwarding.unjudged is not None:
             return False
-        return self._why_wait(self._in_force) is None
+        return self._led_away(self._in_force).keys() != self._withheld.keys()
 
     def _put(self, wanted: Enforced | Unenforceable | None) -> None:
         error = tried(partial(self._put_in_force, wanted), POLICY)
@@ -72,18 +70,20 @@ class PolicyDriver:
                 self.unguarded()
             raise self.forwarding.unjudged
         self.forwarding.unjudged = None
-        if self._waiting is not None:
-            raise self._waiting
+        if self._withheld:
+            raise _waiting(self._withheld)
 
     def _put_in_force(self, wanted: Enforced | Unenforceable | None) -> None:
         if isinstance(wanted, Unenforceable):
             raise TowpathError(wanted.reason, where=POLICY, remedy="please report this")
-        forwarding, services = self.forwarding, () if wanted is None else wanted.services
-        waiting = None if wanted is None else self._why_wait(wanted)
-        passing = services if waiting is None else ()
-        forwarding.open_ranges = (*passing, *without(forwarding.open_ranges, passing))
-        forwarding.plane.set_policy(None if wanted is None else policy_image(wanted, services=waiting is None))
-        self._in_force, self._waiting = wanted, waiting
+        services = () if wanted is None else wanted.services
+        withheld = {} if wanted is None else self._led_away(wanted)
+        passing = tuple(one for one in services if one not in withheld)
+        self.forwarding.open_ranges = (*passing, *without(self.forwarding.open_ranges, passing))
+        if not self._stands or wanted is not self._in_force or withheld.keys() != self._withheld.keys():
+            self._stands = False
+            self.forwarding.plane.set_policy(None if wanted is None else policy_image(wanted, withheld=withheld))
+        self._in_force, self._withheld, self._stands = wanted, withheld, True
         self._forget_flows_outside(services)
 
     def _forget_flows_outside(self, services: tuple[Prefix, ...]) -> None:
@@ -93,20 +93,23 @@ class PolicyDriver:
             self.forwarding.plane.forget_flows(one)
         self.forwarding.open_ranges = tuple(without(self.forwarding.open_ranges, gone))
 
-    def _why_wait(self, wanted: Enforced) -> TowpathError | None:
-        """What would be reached unjudged. Of open ranges `RouteDriver` keeps routes right."""
-        new = [prefix for prefix in wanted.services if prefix not in self.forwarding.open_ranges]
-        route = led_away(meeting(self.forwarding.routes, new), new)
-        if route is None:
-            return None
-        what = f"what goes to policy.services is judged as any while route {route} leads there to a peer"
-        return TowpathError(what, where=POLICY, remedy="see why the routes are not as they are configured")
+    def _led_away(self, wanted: Enforced) -> dict[Prefix, Prefix]:
+        """Ranges that would be reached unjudged, and by which route. Of open ones `RouteDriver` keeps routes right."""
+        new = [one for one in wanted.services if one not in self.forwarding.open_ranges]
+        routes = meeting(self.forwarding.routes, new)
+        return {one: route for one in new if (route := led_away(routes, [one])) is not None}
 
 
-def policy_image(enforced: Enforced, *, services: bool = True, few: int = 48) -> PolicyImage:
+def _waiting(withheld: Mapping[Prefix, Prefix]) -> TowpathError:
+    ranges, route = ", ".join(map(str, withheld)), next(iter(withheld.values()))
+    what = f"what goes to {ranges} of policy.services is judged as any while route {route} leads there to a peer"
+    return TowpathError(what, where=POLICY, remedy="see why the routes are not as they are configured")
+
+
+def policy_image(enforced: Enforced, *, withheld: Collection[Prefix] = (), few: int = 48) -> PolicyImage:
     """The data plane's form of a program. Endpoints that are judged elsewhere are known, but have no group.
 
-    Without `services` their addresses do not pass, but are judged as any.
+    What goes to ranges of Services that are `withheld` is judged as any.
     """
     import numpy as np
 
@@ -120,16 +123,13 @@ def policy_image(enforced: Enforced, *, services: bool = True, few: int = 48) ->
             here = np.isin(table.entry_owner, np.fromiter(enforced.judged, np.uint32, len(enforced.judged)))
             groups = np.where(here, groups, np.uint32(NO_GROUP))
         entries[version] = (table.entry_key, table.entry_class, groups, table.entry_owner)
-    group_offset, group_blocks = (
-        (program.group_offset, program.group_blocks) if services else _without_services(program)
-    )
     return PolicyImage(
-        rows=program.rows,
+        rows=_rows_without(enforced, withheld) if withheld else program.rows,
         block_start=program.block_start,
         block_end=program.block_end,
         block_tier=program.block_tier,
-        group_offset=group_offset,
-        group_blocks=group_blocks,
+        group_offset=program.group_offset,
+        group_blocks=program.group_blocks,
         group_node=program.group_node,
         class_offset=program.class_offset,
         class_sets=program.class_sets,
@@ -143,11 +143,16 @@ def policy_image(enforced: Enforced, *, services: bool = True, few: int = 48) ->
     )
 
 
-def _without_services(program: Program) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Offsets and blocks of the groups, but for the blocks by which addresses of Services pass."""
-    import numpy as np
+def _rows_without(enforced: Enforced, withheld: Collection[Prefix]) -> Rows:
+    """The program's rows, but that those by which these ranges pass hold for no address."""
+    from engine.desired.policy.lower import DESTINATION
+    from engine.desired.policy.sets import NOTHING
 
-    passing = [number for number, source in enumerate(program.sources) if source.why == "service"]
-    kept = ~np.isin(program.group_blocks, np.array(passing, np.uint32))
-    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.uint32)
-    return before[program.group_offset], program.group_blocks[kept]
+    program = enforced.program
+    (block,) = (number for number, source in enumerate(program.sources) if source.why == "service")
+    rows = program.rows.copy()
+    passing = rows[program.block_start[block] : program.block_end[block]]
+    for one, row in zip(enforced.services, passing, strict=True):
+        if one in withheld:
+            row[DESTINATION] = NOTHING << 1
+    return rows

@@ -23,7 +23,8 @@ from engine.model import Address, Prefix
 class Enforced:
     """`judged`: numbers of the endpoints this node judges, None for all. `counters`: see PolicyImage.
 
-    `services`: the ranges to which egress passes before anything else is asked (the program's blocks "service").
+    `services`: the ranges to which egress passes before anything else is asked, each by its row of the program's
+    block "service", in their order.
     """
 
     program: Program

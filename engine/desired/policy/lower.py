@@ -131,12 +131,12 @@ def lower_failsafes(failsafes: Iterable[Failsafe], direction: Direction, sets: S
 def lower_services(ranges: Iterable[Prefix], hosts: Iterable[Address], sets: SetTable) -> Rows:
     """What a pod sends to the address of a service is judged by the address that its host puts in its place.
 
-    No host puts anything in the place of a pod's or node's address, so these are none of a service. `hosts`:
+    A row a range, so that each can be withheld by itself. No host puts anything in the place of a pod's or node's address, so these are none of a service. `hosts`:
     the addresses of host endpoints.
     """
     ends = (PodsIn(EVERYTHING, EVERYTHING), NodePeer(), Listed(tuple(hosts)))
-    destination = sets.reference([(tuple(map(span_of, ranges)), False), (ends, True)])
-    return as_rows([_row(destination=destination, action=Action.ALLOW)])
+    destinations = [sets.reference([((span_of(one),), False), (ends, True)]) for one in ranges]
+    return as_rows(_row(destination=destination, action=Action.ALLOW) for destination in destinations)
 
 
 def lower_final(action: Action) -> Rows:

@@ -279,7 +279,9 @@ def test_what_is_left_of_a_change_leads_nothing_away(world, monkeypatch):
     world.datapath.apply(world.desired(before))
     full = ValueError("there are already 65535 adjacencies")
     monkeypatch.setattr(world.plane, "set_adjacency", lambda *_: (_ for _ in ()).throw(full))
-    failed = {str(failure.operation): str(failure.error) for failure in world.datapath.apply(world.desired(after)).failed}
+    failed = {
+        str(failure.operation): str(failure.error) for failure in world.datapath.apply(world.desired(after)).failed
+    }
     assert "65535 adjacencies" in failed[f"set route {world.prefix('one')}"]
     assert "stays as it was" in failed[f"remove route {world.prefix('both')}"]
     assert world.datapath.forwarding.routes.keys() == {world.prefix(name) for name in ("both", "all", "two")}
@@ -308,6 +310,51 @@ def test_what_failed_beside_a_wait_that_is_over_is_said(world):
     world.datapath.reconciler.end_pauses()
     assert world.datapath.apply(world.desired(before)).failed == []
     assert world.datapath.apply(wanted).failed == []
+
+
+def test_a_range_that_waits_does_not_close_the_others(world):
+    before, after = (("one",), {"one": HOST, "two": PEER}), (("one", "two"), {"one": HOST, "two": HOST})
+    one, two = (world.prefix(name)[9] for name in ("one", "two"))
+    world.datapath.apply(world.desired(before))
+    world.plane.refuses_routes = FAULT
+    world.datapath.apply(world.desired(after))
+    assert world.plane.lets_pass(one) and not world.plane.lets_pass(two)
+    world.plane.log.clear()
+    for _ in range(3):
+        world.datapath.reconciler.end_pauses()
+        world.datapath.repair()
+    assert "policy" not in world.plane.log, "flows that were judged need not be again"
+    world.plane.refuses_routes = None
+    world.datapath.reconciler.end_pauses()
+    world.datapath.repair()
+    world.is_reached(after)
+
+
+def test_each_range_waits_for_its_own_routes(world, monkeypatch):
+    before, after = ((), {"one": PEER, "two": PEER}), (("two", "one"), {"one": HOST, "two": BLACKHOLE})
+    one, two = (world.prefix(name)[9] for name in ("one", "two"))
+    world.datapath.apply(world.desired(before))
+    world.datapath.forwarding.set_route(world.prefix("low"), HOST)  # there is an adjacency of it
+    full = ValueError("there are already 65535 adjacencies")
+    monkeypatch.setattr(world.plane, "set_adjacency", lambda *_: (_ for _ in ()).throw(full))
+    failed = [str(failure) for failure in world.datapath.apply(world.desired(after)).failed]
+    assert any(f"what goes to {world.prefix('two')} of policy.services is judged" in text for text in failed)
+    assert world.plane.lets_pass(one) and not world.plane.lets_pass(two)
+    monkeypatch.undo()
+    world.datapath.reconciler.end_pauses()
+    world.datapath.repair()
+    world.is_reached(after)
+
+
+def test_a_policy_of_which_the_plane_may_have_a_part_is_set_again(world):
+    desired = world.desired(MOVES["removed with its route"][0])
+    world.datapath.apply(desired)
+    world.plane.refuses_policy = FAULT
+    world.datapath.apply(replace(desired, policy=enforced(())))
+    world.plane.refuses_policy = None
+    world.plane.log.clear()
+    world.datapath.apply(desired)
+    assert "policy" in world.plane.log
 
 
 TEXT = """
