@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from engine.apply.plane import (
 )
 from engine.apply.policy import PolicyDriver
 from engine.apply.reconcile import Outcome, Reconciler, tried
+from engine.apply.service_ranges import without
 from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
@@ -264,7 +266,10 @@ class Datapath:
     def pause(self) -> dict[str, bytes]:
         """End forwarding and keep everything: packets wait in the kernel's queues. What is known of connections."""
         self.plane.stop()
-        return {"flows": self.plane.export_flows(), "detours": self.plane.export_detours()}
+        known = {"flows": self.plane.export_flows(), "detours": self.plane.export_detours()}
+        if self.forwarding.open_ranges:
+            known["open_ranges"] = " ".join(map(str, self.forwarding.open_ranges)).encode()
+        return known
 
     def go_on(self, known: Mapping[str, bytes], cpus: tuple[int, ...] = ()) -> None:
         """Begin to forward where a `pause` ended it, here or in a predecessor."""
@@ -274,6 +279,9 @@ class Datapath:
                     take(known[name])
             except ValueError as error:
                 log.warning("what was known of connections (%s) is lost: %s", name, error)
+        ranges = [ip_network(text) for text in known.get("open_ranges", b"").decode().split()]
+        for gone in without(ranges, self.forwarding.open_ranges):
+            self.plane.forget_flows(gone)  # which nobody judged, and nobody keeps from leading to a peer now
         self.start(cpus)
 
     def leave(self) -> None:

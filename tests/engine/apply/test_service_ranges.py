@@ -245,6 +245,21 @@ def test_flows_to_addresses_that_are_no_services_any_more_are_forgotten(world):
     assert order.index("policy") < order.index("forget") < order.index("routes")
 
 
+def test_a_successor_forgets_flows_of_its_predecessors_ranges(world):
+    """It forwards as its own configuration says, which may lead elsewhere. Its own ranges keep their flows."""
+    before, after = MOVES["narrower"]
+    world.datapath.apply(world.desired(before))
+    known = world.datapath.pause()
+    world.datapath.apply(world.desired(after))
+    world.plane.log.clear()
+    world.datapath.go_on(known)
+    assert {*world.plane.log} >= {f"forget {world.prefix('low')}", f"forget {world.prefix('two')}"}
+    assert f"forget {world.prefix('high')}" not in world.plane.log
+    world.plane.log.clear()
+    world.datapath.go_on(world.datapath.pause())
+    assert not [entry for entry in world.plane.log if entry.startswith("forget")]
+
+
 def test_flows_of_before_a_wait_are_forgotten_when_their_range_goes(world):
     before, waiting = (("one",), {"one": HOST, "two": PEER}), (("one", "two"), {"one": HOST, "two": HOST})
     world.datapath.apply(world.desired(before))
