@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from engine.config.gateway import first_host4, first_host6
 from engine.config.leaf import BitRate, DeviceName, Endpoint, FilePath, Labels, Mac, Name, Namespace, PodName, failsafe
-from engine.config.sharing import share_default_routes
+from engine.config.sharing import share_routes
 from engine.model import (
     Address,
     Bandwidth,
@@ -444,7 +444,7 @@ class Config(Section, frozen=True, kw_only=True):
                 mac=_octets(network.mac),
                 mac6=_octets(network.mac6),
             ),
-            pods=share_default_routes((pod.fact() for pod in self.pods), self.network_of_pods),
+            pods=share_routes((pod.fact() for pod in self.pods), self.network_of_pods),
             peers=tuple(
                 Peer(peer.name, peer.underlay, peer.prefixes, _octets(peer.mac), _octets(peer.mac6), peer.encapsulation)
                 for peer in self.peers

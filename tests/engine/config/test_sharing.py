@@ -1,4 +1,4 @@
-"""Pods of the file in one namespace: one device has the default route of a family, the others lead to the pods."""
+"""Pods of the file in one namespace: one device has the default route of a family, another leads to the pods."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ def test_each_family_has_its_own():
     }
 
 
+def test_a_third_one_leads_nowhere_that_another_leads():
+    assert routes(
+        pod("one", "x", "eth0", "10.1.0.5", "fd00:1::5"),
+        pod("two", "x", "eth1", "10.1.0.6"),
+        pod("three", "x", "eth2", "10.1.0.7", "fd00:1::7"),
+        pod("four", "x", "eth3", "10.1.0.8", "fd00:1::8"),
+    ) == {
+        "one": {"0.0.0.0/0", "::/0"},
+        "two": {"10.1.0.0/24", "10.2.0.0/24"},
+        "three": {"fd00:1::/64"},
+        "four": set(),
+    }
+
+
 def test_the_next_one_gets_it_when_the_first_goes():
     left = parse(NODE + pod("two", "x", "eth1", "10.1.0.6")).facts().pods[0]
     assert routes_of(left) == (ip_network("0.0.0.0/0"),)
@@ -66,16 +80,22 @@ def test_the_next_one_gets_it_when_the_first_goes():
 
 @pytest.mark.root
 @pytest.mark.needs("ip")
-def test_both_devices_stand_and_neither_is_set_right(tmp_path):
+def test_three_devices_stand_and_none_is_set_right(tmp_path):
     with two_nodes(tmp_path, pods=1) as (node, _):
         namespace = node.pod_namespaces[0]
-        node.extra = pod("first", namespace, "eth1", node.address(3), node.address(3, 6))
+        others = (
+            pod(f"other{number}", namespace, f"eth{number}", node.address(number), node.address(number, 6))
+            for number in (3, 4)
+        )
+        node.extra = "".join(others)
         node.write(peers=False)
         node.start()
         table = ip("route", "show", namespace=namespace)
-        assert "default dev eth1" in table
-        assert "10.1.0.0/24 dev eth0" in table
-        ip("link", "set", "eth1", "mtu", "1300", namespace=namespace)
-        wait_for(lambda: device(namespace, "eth1")["mtu"] != 1300)
+        assert "default dev eth3" in table
+        assert "10.1.0.0/24 dev eth4" in table
+        assert "dev eth0" not in table
+        for name in ("eth3", "eth4", "eth0"):
+            ip("link", "set", name, "mtu", "1300", namespace=namespace)
+            wait_for(lambda name=name: device(namespace, name)["mtu"] != 1300)
         told = [line for line in node.log.read_text().splitlines() if "changed by somebody else" in line]
-        assert len(told) == 1, told
+        assert len(told) == 3, told
