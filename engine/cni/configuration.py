@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 from typing import Any, cast
 
 import msgspec
 
 from engine.cni.answer import NEWEST, VERSIONS, CniError, Code, listed
+from engine.config import leaf
 from engine.model import Address, Bandwidth, PortMapping, Prefix, Protocol
 
 OURS = "towpath"  # as ipam.type
@@ -85,7 +86,7 @@ def read(text: bytes, arguments: Mapping[str, str]) -> Configuration:
         default_route=_boolean(tree, "defaultRoute"),
         wanted=_wanted(runtime, conventional, arguments),
         labels=_labels(conventional),
-        ports=tuple(_port(entry) for entry in _list(runtime, "portMappings")),
+        ports=tuple(dict.fromkeys(_port(entry) for entry in _list(runtime, "portMappings"))),  # 0.0.0.0, and :: too
         bandwidth=_bandwidth(_table(runtime, "bandwidth")),
         dns=_dns(tree, runtime),
         previous=_table(tree, "prevResult") if tree.get("prevResult") is not None else None,
@@ -207,13 +208,11 @@ def _port(entry: Any) -> PortMapping:
     valid = all(type(port) is int and 0 < port < 65536 for port in (host, pod)) and isinstance(protocol, str)
     if not valid or protocol.lower() not in {"tcp", "udp", "sctp"}:
         raise CniError(Code.INVALID_CONFIGURATION, "runtimeConfig.portMappings has a bad entry", _shown(entry))
-    address: Address | None = None
     text = table.get("hostIP") or ""
-    if text:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            raise CniError(Code.INVALID_CONFIGURATION, "portMappings.hostIP is no address", _shown(text)) from None
+    try:
+        address = leaf.address(str(text)) if text else None
+    except leaf.Mistake:
+        raise CniError(Code.INVALID_CONFIGURATION, "portMappings.hostIP is no address", _shown(text)) from None
     kind = cast(Protocol, protocol.lower())
     return PortMapping(host, pod, kind, None if address is None or address.is_unspecified else address)
 

@@ -13,6 +13,7 @@ from engine.cni.answer import CniError, Code
 from engine.cni.call import Call
 from engine.cni.configuration import Configuration
 from engine.config import Config
+from engine.config.leaf import Mistake, check_leads_to_pod
 from engine.model import Address, Pod, PortMapping, Prefix
 from engine.pod.residents import PortWish
 
@@ -80,18 +81,29 @@ def routes(
 
 
 def check_ports(ports: Sequence[PortMapping], others: Iterable[Pod]) -> None:
-    """Refuse a port of the host that another pod has, or that is asked for twice."""
+    """Refuse a port of the host that another pod has, that is asked for twice, or by which nothing could arrive."""
     taken: dict[tuple[str, int], list[tuple[Address | None, str]]] = {}
     for pod in others:
         for port in pod.ports:
             taken.setdefault((port.protocol, port.host_port), []).append((port.host_address, pod.name))
     for port in ports:
+        _check_host_address(port.host_address)
         present = taken.setdefault((port.protocol, port.host_port), [])
         for address, owner in present:
             if None in (address, port.host_address) or address == port.host_address:
                 what = f"{port.protocol} port {port.host_port} of the host belongs to {owner}"
                 raise CniError(Code.PORT_TAKEN, what, "choose another hostPort")
         present.append((port.host_address, "the same container"))
+
+
+def _check_host_address(address: Address | None) -> None:
+    """Other plugins take any address, and do without what the pod has no address for; so do we."""
+    if address is None:
+        return
+    try:
+        check_leads_to_pod(address)
+    except Mistake as mistake:
+        raise CniError(Code.INVALID_CONFIGURATION, f"portMappings.hostIP {mistake.what}", mistake.remedy) from None
 
 
 def wish(port: PortMapping) -> PortWish:

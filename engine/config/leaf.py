@@ -21,6 +21,7 @@ from typing import Any, NewType
 
 from engine.model import Address, Failsafe, Interface, NamedPort, Prefix
 
+_LOCALHOST6 = IPv6Address("::1")
 PORT_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 NAMED_NAMESPACES = "/run/netns"  # where `ip netns add` keeps them
 
@@ -260,6 +261,13 @@ def failsafe(text: str) -> Failsafe:
     if match is None or int(match[2]) > 65535:
         raise Mistake(f"{quote(text)} is not a failsafe port", 'write it like "tcp/22" or "tcp/22@10.0.0.0/8"')
     return Failsafe(PORT_PROTOCOLS[match[1]], int(match[2]), prefix(net) if at else None)
+
+
+def check_leads_to_pod(address: Address) -> None:
+    """Refuse an address of the host whose packets cannot be turned to a pod."""
+    if address == _LOCALHOST6:
+        what = f"{quote(str(address))} cannot lead to a pod: the kernel lets no packet of ::1 leave by a device"
+        raise Mistake(what, 'write "127.0.0.1", or another address of the host')
 
 
 _LABEL = re.compile(r"[ -~]{1,512}")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from engine.config.document import Path
-from engine.config.leaf import quote
+from engine.config.leaf import Mistake, check_leads_to_pod, quote
 from engine.config.profile import CALICO_NODEPORT_VNI, PROFILES
 from engine.config.report import Report, key_text, nearest
 from engine.config.schema import Config, PeerSection
@@ -296,11 +296,13 @@ def _host_address(address: Address | None, path: Path, report: Report) -> None:
         return
     if address.is_unspecified:
         report.add(path, f"{quote(str(address))} is no address of the host", "leave address out to open it on all")
-    elif address == IPv6Address("::1"):
-        what = f"{quote(str(address))} cannot lead to a pod: the kernel lets no packet of ::1 leave by a device"
-        report.add(path, what, 'write "127.0.0.1", or another address of the host')
     elif address.is_multicast:
         report.add(path, f"{quote(str(address))} is no address of the host", "name one of its own")
+    else:
+        try:
+            check_leads_to_pod(address)
+        except Mistake as mistake:
+            report.add(path, mistake.what, mistake.remedy)
 
 
 # -- routes --------------------------------------------------------------------

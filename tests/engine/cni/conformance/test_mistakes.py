@@ -157,6 +157,8 @@ def test_what_is_not_supported_is_named_with_its_value(runtime, sandbox, keys, f
         {"runtimeConfig": {"portMappings": [{"hostPort": 80}]}},
         {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]}},
         {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "x"}]}},
+        {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": 5}]}},
+        {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "::1%lo"}]}},
         {"runtimeConfig": {"bandwidth": {"ingressRate": "fast"}}},
         {"runtimeConfig": {"bandwidth": {"ingressRate": -1}}},
         {"ipam": {"families": [5]}},
