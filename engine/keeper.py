@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_WHOSE_FLOWS = "pods"  # of what is known of connections
+
 
 @dataclass(frozen=True, slots=True)
 class Detachment:
@@ -141,13 +143,16 @@ class Keeper:
             self._lock = takeover.lock(directory)
             self._open(directory)
             self.datapath.adopt(self._desire(self.config), takeover.inheritance)
-            self.datapath.go_on(takeover.ready(), self.config.workers.cpus)
+            known = takeover.ready()
+            self.datapath.go_on(known, self.config.workers.cpus)
             takeover.begin()
         except BaseException as error:
             self.leave()
             takeover.give_up(error)
             raise
         takeover.finish()
+        if _WHOSE_FLOWS in known:
+            self.policing.inherit(known[_WHOSE_FLOWS])
         self._lock.claim()
         self._attend()
         self.addresses.settle(self.residents)
@@ -187,8 +192,12 @@ class Keeper:
         datapath = self.datapath
         assert self._lock is not None
         cpus = self.config.workers.cpus
+        whose = {_WHOSE_FLOWS: self.policing.whose_flows()}  # now, while packets are forwarded
         return Estate(
-            datapath.estate(), {"lock": self._lock.fileno()}, datapath.pause, lambda: datapath.go_on({}, cpus)
+            datapath.estate(),
+            {"lock": self._lock.fileno()},
+            lambda: datapath.pause() | whose,
+            lambda: datapath.go_on({}, cpus),
         )
 
     def leave(self) -> None:

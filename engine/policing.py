@@ -20,6 +20,7 @@ from engine.errors import TowpathError
 from engine.loop import READ, Loop, Timer
 from engine.model import Address, Facts, Pod, Unenforceable
 from engine.observe.flowlog import FlowLog
+from engine.pod.holders import holders, pack, unpack
 
 if TYPE_CHECKING:
     from engine.apply.plane import Plane
@@ -183,8 +184,19 @@ class Policing:
         gone = [pod for key, pod in before.items() if key not in self._pods]
         if gone:
             new = [pod for key, pod in self._pods.items() if key not in before]
-            for address in {address for _, address in _holders(gone) - _holders(new)}:
+            for address in {address for _, address in holders(gone) - holders(new)}:
                 self._plane.forget_flows(address)
+
+    def whose_flows(self) -> bytes:
+        """The pods that the flows may be of, for `inherit` of a successor."""
+        return pack(self._pods.values())
+
+    def inherit(self, whose: bytes) -> None:
+        """The flows are a predecessor's: whoever of these pods is not there any more has departed."""
+        try:
+            self._pods = {id(pod): pod for pod in unpack(whose)}
+        except ValueError as error:
+            log.warning("whose flows were taken over is not known: %s", error)
 
     def problems(self) -> list[views.Problem]:
         complaints = [] if self._loaded is None else self._loaded.complaints()
@@ -232,11 +244,6 @@ class Policing:
             if not self._log_error:
                 log.warning("%s", error)
             self._log_error = str(error)
-
-
-def _holders(pods: Iterable[Pod]) -> set[tuple[object, Address]]:
-    """Who has which address: a pod of the same name in another namespace is another pod."""
-    return {((pod.name, pod.namespace, pod.namespace_id), address) for pod in pods for address in pod.addresses}
 
 
 def _documents(applied: Iterable[Applied]) -> views.PolicyDocuments:

@@ -59,7 +59,7 @@ class Go(msgspec.Struct, tag=True):
     """Forward now. With it comes what is known of connections: a descriptor of memory for each of `known`."""
 
     stopped_ns: int  # CLOCK_MONOTONIC when the last worker had stopped
-    known: list[str] = []  # "flows", "detours", "open_ranges"
+    known: list[str] = []  # "flows", "detours", "open_ranges", "pods": whose the flows are
 
 
 class Running(msgspec.Struct, tag=True):

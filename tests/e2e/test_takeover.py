@@ -178,6 +178,28 @@ def test_policy_is_in_force_before_and_after(cluster, tmp_path):
     assert ping(b.host, c.addresses[4]).ok
 
 
+def test_who_left_while_daemons_changed_leaves_no_flows(cluster, tmp_path):
+    """Whoever gets the address next begins anew; who stays goes on."""
+    node, other = cluster.nodes
+    (stays, gone), far = node.pods, other.pods[0]
+    document = tmp_path / "policy.yaml"
+    document.write_text(ONLY_THE_OTHER.format(far.addresses[4]))
+    assert node.daemon.command("policy", "apply", str(document)).returncode == 0
+
+    def known(pod):
+        return node.daemon.ask("flows", pod.addresses[4])["flows"]
+
+    for pod in (stays, gone):
+        udp_echo(far.host, pod.addresses[4])
+        assert known(pod)
+    node.pods.remove(gone)
+    node.daemon.config = node.daemon.directory / "next.toml"  # which the running daemon does not watch
+    cluster.configure(node)
+    node.daemon.take_over()
+    assert known(stays)
+    assert known(gone) == []
+
+
 # -- versions ------------------------------------------------------------------
 def successor_of_version(newest, oldest):
     return (sys.executable, str(SUCCESSOR), "speak", str(newest), str(oldest))

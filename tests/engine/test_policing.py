@@ -23,18 +23,27 @@ class Plane:
         self.forgotten.append(address)
 
 
+class Settled:
+    """settled(*pods) -> the addresses whose flows are forgotten."""
+
+    def __init__(self, folder):
+        self.plane = Plane()
+        self.policing = Policing(Loop(), folder, self.plane, lambda: None)
+
+    def __call__(self, *pods: Pod) -> set[Address]:
+        self.plane.forgotten.clear()
+        self.policing.forget_departed(Facts(Node("n", (), ()), pods=pods))
+        return set(self.plane.forgotten)
+
+
 @pytest.fixture
 def settled(tmp_path):
-    """settled(*pods) -> the addresses whose flows are forgotten."""
-    plane = Plane()
-    policing = Policing(Loop(), tmp_path, plane, lambda: None)
+    return Settled(tmp_path)
 
-    def settle(*pods: Pod) -> set[Address]:
-        plane.forgotten.clear()
-        policing.forget_departed(Facts(Node("n", (), ()), pods=pods))
-        return set(plane.forgotten)
 
-    return settle
+@pytest.fixture
+def successor(tmp_path):
+    return Settled(tmp_path)
 
 
 def test_a_pod_that_stays_keeps_its_flows_whatever_else_is_said_of_it(settled):
@@ -64,3 +73,25 @@ def test_an_address_that_moves_between_two_that_stay_is_forgotten(settled):
     other = replace(POD, name="default/b", namespace="/run/netns/b", addresses=(OTHER,))
     settled(POD, other)
     assert settled(replace(POD, addresses=(SIX,)), replace(other, addresses=(OTHER, FOUR))) == {FOUR}
+
+
+def test_a_successor_forgets_whoever_left_while_daemons_changed(settled, successor):
+    stays = replace(POD, name="default/b", namespace="/run/netns/b", addresses=(OTHER,), namespace_id=(4, 4026532000))
+    settled(POD, stays)
+    successor.policing.inherit(settled.policing.whose_flows())
+    assert successor(stays) == {FOUR, SIX}
+    assert successor(POD, stays) == set()
+
+
+def test_an_address_that_moved_while_daemons_changed_is_forgotten(settled, successor):
+    other = replace(POD, name="default/b", namespace="/run/netns/b", addresses=(OTHER,))
+    settled(POD, other)
+    successor.policing.inherit(settled.policing.whose_flows())
+    assert successor(replace(POD, addresses=(SIX,)), replace(other, addresses=(OTHER, FOUR))) == {FOUR}
+
+
+@pytest.mark.parametrize("babble", [b"", b"{}", b"[[1]]", b'[["a", "/x", null, ["nonsense"]]]', b"\xff"])
+def test_a_predecessor_that_cannot_be_understood_ends_nothing(successor, caplog, babble):
+    successor.policing.inherit(babble)
+    assert "is not known" in caplog.text
+    assert successor(POD) == set()
