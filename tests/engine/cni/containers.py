@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,11 @@ def install(node, folder, *, version="1.0.0", others=(), **keys):
     conflist = {"cniVersion": version, "name": "pods", "plugins": [plugin, *others]}
     (networks / "10-towpath.conflist").write_text(json.dumps(conflist))
     return plugins, networks
+
+
+def identifier():
+    """Of a container. Their control groups stand side by side for the whole machine, whoever made them."""
+    return f"test-{secrets.token_hex(8)}"
 
 
 class Podman:
@@ -109,13 +115,32 @@ class Containerd:
         command = [*self.enter, "ctr", "--address", self.socket, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
-    def run(self, name, *command):
-        return self.ctr("run", "--rm", "--cni", "--rootfs", self.root, name, "/bin/busybox", *command)
+    def run(self, *command):
+        return self.ctr("run", "--rm", "--cni", "--rootfs", self.root, identifier(), "/bin/busybox", *command)
 
     def close(self):
+        if self.process.poll() is None:
+            self._end_tasks()
         self.process.terminate()
         self.process.wait(30)
         self.log.close()
+        wait_for(lambda: self.shims() == [])
+
+    def shims(self):
+        """The processes that containerd has left in charge of containers."""
+        return [process for process in Path("/proc").glob("[0-9]*") if self._is_shim(process)]
+
+    def _is_shim(self, process):
+        try:
+            program, *arguments = (process / "cmdline").read_text().split("\0")
+        except (OSError, UnicodeDecodeError):
+            return False
+        return "containerd-shim" in program and str(self.socket) in arguments
+
+    def _end_tasks(self):
+        """Each has a shim, which outlives containerd and ends only with its task, even one whose process is gone."""
+        for task in self.ctr("task", "list", "--quiet").stdout.split():
+            self.ctr("task", "delete", "--force", task)
 
 
 @contextmanager

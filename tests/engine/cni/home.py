@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,12 +14,18 @@ from engine.cni.verbs import Verbs
 from tests.engine.namespaces import path_of, wait_for
 
 
+def _underlay():
+    """An address of this machine that is nobody's but this process's: other test runs open the same port."""
+    number = os.getpid()  # below 2^22
+    return f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+
+
 class Home:
     """A node and what serves a runtime's calls, in a folder; calls come without a socket."""
 
     def __init__(self, folder):
         text = (
-            '[node]\nname = "a"\nunderlay = ["127.0.0.77/8"]\nprefixes = ["10.1.0.0/24"]\n[host]\nenabled = false\n'
+            f'[node]\nname = "a"\nunderlay = ["{_underlay()}/8"]\nprefixes = ["10.1.0.0/24"]\n[host]\nenabled = false\n'
             f'[state]\ndirectory = "{folder / "state"}"\n[control]\nsocket = "{folder / "control.sock"}"\n'
         )
         self.folder = folder

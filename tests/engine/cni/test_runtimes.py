@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.engine.cni.containers import Containerd, Podman, places_for_mounts
+from tests.engine.cni.containers import Containerd, Podman, identifier, places_for_mounts
 from tests.engine.cni.runtime import runtime_of
 from tests.engine.namespaces import wait_for
 from tests.engine.nodes import started, two_nodes
@@ -83,10 +83,10 @@ def test_containerd(nodes, tmp_path):
     with places_for_mounts("/etc/cni", "/opt/cni"):
         containerd = Containerd(a, tmp_path / "containerd", others=[TUNING])
         try:
-            said = containerd.run("one", "ping", "-c", "2", "-W", "5", far[0])
+            said = containerd.run("ping", "-c", "2", "-W", "5", far[0])
             assert said.returncode == 0, said.stderr
             assert "2 packets received" in said.stdout
-            said = containerd.run("two", "sh", "-c", f"ping -c 1 -W 5 {far[1]}; cat /proc/sys/net/core/somaxconn")
+            said = containerd.run("sh", "-c", f"ping -c 1 -W 5 {far[1]}; cat /proc/sys/net/core/somaxconn")
             assert "1 packets received" in said.stdout, said.stderr
             assert "517" in said.stdout
             assert nobody_is_left(a)
@@ -100,14 +100,15 @@ def test_containerd_on_both_nodes_at_once(nodes, tmp_path):
     with places_for_mounts("/etc/cni", "/opt/cni"):
         runtimes = [Containerd(node, tmp_path / f"containerd-{node.name}") for node in nodes]
         try:
+            server = identifier()
             started = runtimes[1].ctr(
-                "run", "--detach", "--cni", "--rootfs", runtimes[1].root, "server", "/bin/busybox", "sleep", "300"
+                "run", "--detach", "--cni", "--rootfs", runtimes[1].root, server, "/bin/busybox", "sleep", "300"
             )
             assert started.returncode == 0, started.stderr
             (address,) = [pod.addresses[0] for pod in nodes[1].pods().values()]
-            said = runtimes[0].run("client", "ping", "-c", "2", "-W", "5", address)
+            said = runtimes[0].run("ping", "-c", "2", "-W", "5", address)
             assert "2 packets received" in said.stdout, said.stderr
-            assert runtimes[1].ctr("task", "kill", "--signal", "SIGKILL", "server").returncode == 0
+            assert runtimes[1].ctr("task", "kill", "--signal", "SIGKILL", server).returncode == 0
         finally:
             for containerd in runtimes:
                 containerd.close()
