@@ -144,7 +144,18 @@ class _Client:
             text = message.partition(b"\0\0")[2]
             self._answer(failure(error, version_of(text)), None)
             return
-        self._server.verbs.serve(call, self._answer, lambda: self._connection.fileno() >= 0)
+        self._server.verbs.serve(call, self._answer, self._is_awaited)
+
+    def _is_awaited(self) -> bool:
+        """Who called while no daemon ran may have gone long ago."""
+        if self._connection.fileno() < 0:
+            return False
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def _answer(self, reply: Reply, ended: Ended | None) -> None:
         self._ended, self._answered = ended, True

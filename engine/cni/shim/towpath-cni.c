@@ -1,6 +1,6 @@
 /* The CNI plugin that runtimes start: hands the call to the daemon and prints its answer.
  *
- * Owns: the way from stdin and CNI_* to the daemon's socket, and what is said when no daemon answers:
+ * Owns: the way from stdin and CNI_* to the daemon's socket, and what is said when no daemon answers, or none takes the call:
  *   VERSION is answered here, always; DEL is written into the spool, which the daemon reads, and succeeds;
  *   STATUS fails with code 50, everything else with code 11 ("try again later").
  * Never: interprets the configuration beyond two paths, the network's name and the version, or runs a program.
@@ -13,11 +13,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -39,7 +41,8 @@ enum {
     MESSAGE_LIMIT = 128 * 1024,
     SPOOL_LIMIT = 4096, /* files */
     CONNECT_SECONDS = 3,
-    ANSWER_SECONDS = 100,
+    TAKE_SECONDS = 10,    /* for a daemon to begin with the call: one that starts, or gives way to another */
+    ANSWER_SECONDS = 100, /* for all of it: the daemon waits for others, and a delegated plugin has 20 */
     NAME_LIMIT = 128,
     INTERFACE_LIMIT = 15,
     NETWORK_LIMIT = 253,
@@ -218,9 +221,25 @@ static int connect_daemon(void)
             return -1;
         }
     }
-    patience.tv_sec = ANSWER_SECONDS;
-    setsockopt(daemon, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     return daemon;
+}
+
+static ssize_t receive(int daemon, int seconds)
+{
+    struct timeval patience = {.tv_sec = seconds};
+    ssize_t got;
+    setsockopt(daemon, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    do
+        got = recv(daemon, answer, MESSAGE_LIMIT, 0);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+/* Whether somebody has read the message. A socket that a service manager holds takes it also when no daemon can start. */
+static int is_taken(int daemon)
+{
+    int unread = 0;
+    return ioctl(daemon, SIOCOUTQ, &unread) < 0 || unread == 0;
 }
 
 /* The size of the answer, or -1 when there is none. */
@@ -232,9 +251,9 @@ static ssize_t ask(int daemon)
     while (got < 0 && errno == EINTR);
     if (got != (ssize_t)message_size && errno != EPIPE) /* a daemon that turns us away has said why */
         return -1;
-    do
-        got = recv(daemon, answer, MESSAGE_LIMIT, 0);
-    while (got < 0 && errno == EINTR);
+    got = receive(daemon, TAKE_SECONDS);
+    if (got < 0 && errno == EAGAIN && is_taken(daemon))
+        got = receive(daemon, ANSWER_SECONDS - TAKE_SECONDS);
     return got >= 2 && answer[0] >= '0' && answer[0] <= '9' && answer[1] == '\n' ? got : -1;
 }
 

@@ -292,3 +292,24 @@ def test_a_dead_socket_counts_as_no_daemon(runtime):
         dead.bind(str(runtime.socket))
     assert runtime.add("c1", "/run/netns/x").code == 11
     os.unlink(runtime.socket)
+
+
+def test_a_call_that_nobody_takes_ends_soon_and_one_that_is_taken_does_not(runtime):
+    """As at a socket that a service manager holds, for which no daemon can start."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as held:
+        held.bind(str(runtime.socket))
+        held.listen()
+        held.settimeout(10)
+        served = runtime.start("ADD", "c0", "/run/netns/x", "eth0")
+        connection, _ = held.accept()
+        with connection:
+            assert b"CNI_CONTAINERID=c0" in connection.recv(MESSAGE_LIMIT)
+            begun = time.monotonic()
+            untaken = [runtime.start(verb, "c1", "/run/netns/x", "eth0") for verb in ("ADD", "STATUS", "DEL")]
+            said = [finished(process, 30) for process in untaken]
+            waited = time.monotonic() - begun
+            connection.send(b'0\n{"ok":1}')
+            assert finished(served).json == {"ok": 1}, "it waited longer than the others"
+    assert [(answer.status, answer.code) for answer in said] == [(1, 11), (1, 50), (0, 0)]
+    assert [path.name for path in spool.pending(runtime.spool)] == ["pods@c1@eth0.del"]
+    assert waited > 5, "a daemon that starts is waited for"

@@ -152,6 +152,20 @@ def test_an_addition_whose_caller_went_away_before_its_turn_is_not_begun(home, s
     home.server.close()
 
 
+def test_an_addition_whose_caller_went_away_before_anybody_read_it_is_not_begun(home, sandbox, monkeypatch, caplog):
+    """As at a socket that a service manager held while no daemon could start."""
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0"}
+    looked = []
+    monkeypatch.setattr("engine.cni.addition.sandbox.look", looked.append)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.connect(str(home.folder / "cni.sock"))
+        caller.send(pack(variables, b'{"cniVersion":"1.1.0","name":"pods"}'))
+    home.turn_until(lambda: "went away before its turn" in caplog.text or looked)
+    home.turn_until(lambda: home.server.idle)
+    assert looked == []
+    home.server.close()
+
+
 def test_whoever_has_not_said_anything_is_not_waited_for(home, monkeypatch):
     monkeypatch.setattr(home.node.loop, "turn", None)  # no turn is needed
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
