@@ -117,7 +117,7 @@ class Datapath:
         kinds = FORWARDING_KINDS if standing is not None else (*FORWARDING_KINDS, Kind.HOST_RULES)
         outcome = policy + self.reconciler.prepare(desired, kinds)
         if standing is not None and not outcome.failed:
-            self.rules.adopt(standing)
+            self.rules.adopt(standing.device)
         return outcome
 
     def apply(self, desired: Desired, cleared: Callable[[], None] = lambda: None) -> Outcome:
@@ -181,7 +181,7 @@ class Datapath:
         if outcome.failed:
             raise outcome.failed[0].error
         if desired.rules is not None:
-            self.rules.adopt(desired.rules)
+            self.rules.adopt(desired.rules.device)
 
     @property
     def policy_is_due(self) -> bool:

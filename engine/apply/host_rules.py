@@ -17,13 +17,14 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from engine.apply import conversations
 from engine.apply.delta import Kind
 from engine.apply.route_message import HEADER, REQUEST, messages
-from engine.apply.ruleset import removal, ruleset, table_name
+from engine.apply.ruleset import forwards_in, removal, ruleset, table_name
 from engine.errors import KernelError
 from engine.model import HostRules, PortForward
 
@@ -44,6 +45,31 @@ _TRIES = 5
 _SEARCH = os.pathsep.join(("/usr/sbin", "/sbin"))
 
 
+@dataclass(slots=True)
+class _Table:
+    """Our table in the kernel, as far as is known."""
+
+    device: str
+    found: bool = False  # it stood before this run
+    rules: HostRules | None = None  # what it says, or should where that may be done without; None: it is in doubt
+    listed: str = ""  # as the kernel lists it; "" when it is not there
+    forwards: frozenset[PortForward] | None = frozenset()  # what leads a conversation that begins; None: never looked
+    outdated: frozenset[PortForward] = frozenset()  # what may lead one that began before, and leads none any more
+
+    def leads_by(self, forwards: Iterable[PortForward]) -> None:
+        before, self.forwards = self.forwards, frozenset(forwards)
+        if before is not None:
+            self.outdated |= before ^ self.forwards
+
+    def look(self) -> None:
+        """See by what it leads, where that is in doubt."""
+        if self.rules is None:
+            found = ""
+            with contextlib.suppress(KernelError):
+                found = listing(self.device)
+            self.leads_by(forwards_in(found))
+
+
 class HostRulesDriver:
     """`spoken_for(True)` is called while the kernel lets nobody else speak as a pod, `spoken_for(False)` when not."""
 
@@ -52,11 +78,7 @@ class HostRulesDriver:
 
     def __init__(self, spoken_for: Callable[[bool], None]) -> None:
         self._spoken_for = spoken_for
-        self._rules: HostRules | None = None
-        self._found = False  # the table stood before this run
-        self._doubtful = False  # the kernel may have another table than `_rules` says
-        self._forwards: frozenset[PortForward] = frozenset()  # in force, as far as is known
-        self._listed = ""  # the table as the kernel lists it; "" when it is not there
+        self._table: _Table | None = None
         self._untold = ""  # what does not work, and may be done without
         self.bell = RulesBell()
 
@@ -67,82 +89,89 @@ class HostRulesDriver:
             self._untold = ""
 
     def actual(self) -> Mapping[Hashable, object]:
-        if self._rules is None:
+        if self._table is None:
             return {}
-        return {_KEY: (self._rules.device,) if self._doubtful else self._rules}
+        return {_KEY: self._table.rules or (self._table.device,)}
 
     def set(self, key: Hashable, value: object) -> None:
         wanted = cast(HostRules, value)
-        if self._rules is not None and self._rules.device != wanted.device:
+        if self._table is not None and self._table.device != wanted.device:
             self.remove(key)
-        self._rules, self._doubtful = wanted, True
+        if self._table is None:
+            self._table = _Table(wanted.device)
+        else:
+            self._table.look()
+        table = self._table
+        table.rules = None
         self.bell.mind(table_name(wanted.device))
         try:
-            self._write(wanted)
+            self._write(table, wanted)
         except KernelError as error:
-            self._listed = ""
+            table.listed = ""
             self._spoken_for(False)
             if wanted.forwards:
                 raise
             self._untold = f"pods do not reach the outside by the host's address, nor services: {error}"
         else:
             self._spoken_for(True)
-            self._forward(wanted.forwards)
-        self._doubtful = False
+            _lead_anew(table, wanted.forwards)
+        table.rules = wanted
 
-    def _forward(self, forwards: Iterable[PortForward]) -> None:
-        """These are in force now: who spoke to a port that led elsewhere, or nowhere, is led anew."""
-        before, self._forwards = self._forwards, frozenset(forwards)
-        try:
-            conversations.forget(before ^ self._forwards)
-        except OSError as error:
-            log.warning(
-                "who goes on sending to UDP ports of the host may not reach the pod: %s", error.strerror or error
-            )
-
-    def _write(self, wanted: HostRules) -> None:
+    def _write(self, table: _Table, wanted: HostRules) -> None:
         """Write the table and remember how the kernel lists it; again, when somebody came in between."""
         for _ in range(_TRIES):
             self.bell.transactions()  # what was changed so far is about to be replaced
             nft(ruleset(wanted))
             self._untold = _let_loopback_in(wanted)
-            self._listed = listing(wanted.device)
+            table.listed = listing(wanted.device)
             if self.bell.transactions() <= 1:
                 return
 
-    def adopt(self, wanted: HostRules) -> None:
-        """A predecessor, or a run before, has made the table; nobody has looked yet whether it is as it should be."""
-        self._rules, self._doubtful, self._found = wanted, True, True
-        self._forwards = frozenset(wanted.forwards)
+    def adopt(self, device: str) -> None:
+        """A predecessor, or a run before, has made the table; nobody has looked yet what it says."""
+        self._table = _Table(device, found=True, forwards=None)
         self._spoken_for(True)
 
     def remove(self, key: Hashable) -> None:
-        if self._rules is not None:
+        table = self._table
+        if table is not None:
             self._spoken_for(False)
-            if self._listed or self._doubtful:
-                nft(removal(self._rules.device))
-            self._rules, self._listed, self._found = None, "", False
-            self._forward(())
+            table.look()
+            if table.listed or table.rules is None:
+                nft(removal(table.device))
+            self._table = None
+            _lead_anew(table, ())
 
     def undo(self) -> None:
         """Remove the table if this run made it."""
-        if not self._found:
+        if self._table is not None and not self._table.found:
             self.remove(_KEY)
 
     def audit(self) -> bool:
         """Whether the table is another than was written, or was not to be had: the next pass writes it again."""
-        if self._rules is None:
+        table = self._table
+        if table is None:
             return False
         with contextlib.suppress(KernelError):
-            if self._listed and listing(self._rules.device) == self._listed:
+            if table.listed and listing(table.device) == table.listed:
                 return False
-            if self._listed:
-                log.warning("the table %s was changed by somebody else", table_name(self._rules.device))
-        self._doubtful = True
+            if table.listed:
+                log.warning("the table %s was changed by somebody else", table_name(table.device))
+        table.rules = None
         return True
 
     def close(self) -> None:
         self.bell.close()
+
+
+def _lead_anew(table: _Table, forwards: Iterable[PortForward]) -> None:
+    """These lead from now on: who speaks to a port that led elsewhere, or nowhere, is led anew."""
+    table.leads_by(forwards)
+    outdated, table.outdated = table.outdated, frozenset()
+    try:
+        conversations.forget(outdated)
+    except OSError as error:
+        log.warning("who goes on sending to UDP ports of the host may not reach the pod: %s", error.strerror or error)
 
 
 class RulesBell:

@@ -1,6 +1,6 @@
 """The host's rules as text for `nft`: masquerade, ports of the host that lead to pods, and who may speak as a pod.
 
-Owns: one table of our own, whole.
+Owns: one table of our own, whole, and what a listing of it says of those ports.
 Never: runs anything, or writes into a table of somebody else.
 Invariant: every word in the text comes from an address, a number or a name
 checked here, so that no value can say more than itself.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import cast
 
-from engine.model import HostRules, PortForward, Prefix
+from engine.model import HostRules, PortForward, Prefix, Protocol
 
 KUBE_PROXY_MARK = 0x4000  # what kube-proxy masquerades itself
 _FAMILIES = {4: "ip", 6: "ip6"}
@@ -70,6 +72,21 @@ def _forward(forward: PortForward) -> str:
     host = str(forward.pod_address) if forward.pod_address.version == 4 else f"[{forward.pod_address}]"
     ports = f"{forward.protocol} dport {int(forward.host_port)}"
     return f"{at} {ports} dnat {family} to {host}:{int(forward.pod_port)}"
+
+
+_LISTED = re.compile(
+    r"^\s*(?:meta nfproto ipv[46]|ip6? daddr ([0-9a-f.:]+))"
+    r" (tcp|udp|sctp) dport (\d+) dnat ip6? to \[?([0-9a-f.:]+?)\]?:(\d+)$",
+    re.MULTILINE,
+)
+
+
+def forwards_in(listing: str) -> frozenset[PortForward]:
+    """What `nft` lists as we write it; what somebody else wrote in another way is none of ours."""
+    return frozenset(
+        PortForward(cast(Protocol, protocol), int(port), ip_address(at) if at else None, ip_address(pod), int(pod_port))
+        for at, protocol, port, pod, pod_port in _LISTED.findall(listing)
+    )
 
 
 # -- what leaves ---------------------------------------------------------------

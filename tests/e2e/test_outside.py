@@ -176,21 +176,30 @@ def crc32c(data):
     return value ^ 0xFFFFFFFF
 
 
-@pytest.mark.parametrize("family", [4, 6])
-def test_who_goes_on_sending_reaches_the_pod_that_has_the_port_now(family):
+def reload(daemon, text):
+    daemon.config.write_text(text)
+    daemon.reload()
+
+
+def start_again(daemon, text):
+    daemon.process.kill()
+    daemon.config.write_text(text)
+    daemon.start()
+
+
+@pytest.mark.parametrize(("family", "put_in_force"), [(4, reload), (6, reload), (4, start_again)])
+def test_who_goes_on_sending_reaches_the_pod_that_has_the_port_now(family, put_in_force):
     """One socket, so one conversation to the kernel: before there is a pod, with one, and with another."""
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
     with world() as here, here.outside.socket(kind, socket.SOCK_DGRAM) as client:
-        config = here.node.daemon.config
-        without = config.read_text()
+        lines = here.node.daemon.config.read_text().splitlines(keepends=True)
+        without = "".join(line for line in lines if not line.startswith("ports = ["))
         client.settimeout(0.1)
         client.connect((here.node.underlay[family], 6060))
         told_by(client)
         for pod in (here.a, here.b):
             mark = f'name = "{pod.name}"\n'
-            config.write_text(without.replace("ports = [", "ports_of_old = [").replace(mark, f"{mark}{PORT_6060}"))
-            config.write_text("\n".join(line for line in config.read_text().splitlines() if "ports_of_old" not in line))
-            here.node.daemon.reload()
+            put_in_force(here.node.daemon, without.replace(mark, f"{mark}{PORT_6060}"))
             with pod.host.socket(kind, socket.SOCK_DGRAM) as server:
                 server.bind((pod.addresses[family], 6161))
                 answering = threading.Thread(target=answer_as, args=(server, pod.name))

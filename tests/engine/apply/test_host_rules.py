@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from engine.apply import host_rules
+from engine.apply import conversations, host_rules
+from engine.apply.host_rules import HostRulesDriver
+from engine.apply.inheritance import Inheritance
 from engine.apply.plane import kernel_openers
+from engine.apply.ruleset import forwards_in, ruleset
 from engine.datapath import Datapath
 from engine.errors import KernelError
-from engine.model import Desired, HostDevice, HostRules, Via
+from engine.model import Desired, HostDevice, HostRules, PortForward, Via
 from engine.pod.namespace import run_inside
 from tests.engine.fakes import FakePlane
 from tests.engine.namespaces import device, namespaces, path_of, routes
@@ -99,3 +103,131 @@ def test_a_start_that_is_given_up_leaves_what_an_earlier_run_left(tmp_path, appl
 
     with namespaces(1) as (name,):
         run_inside(path_of(name), work, where="test")
+
+
+A, B, A6, AT, AT6 = map(ip_address, ("10.1.0.5", "10.1.0.6", "fd00:1::5", "192.0.2.1", "2001:db8::1"))
+STAYS, STAYS6 = PortForward("udp", 53, None, A, 53), PortForward("udp", 53, AT6, A6, 5353)
+MOVES, GOES, COMES = (PortForward("udp", port, AT, A, 53) for port in (5300, 5301, 5302))
+MOVED = replace(MOVES, pod_address=B)
+BEFORE = replace(WANTED.rules, forwards=(STAYS, STAYS6, MOVES, GOES))
+AFTER = replace(WANTED.rules, forwards=(STAYS, STAYS6, MOVED, COMES))
+DIFFERENCE = {MOVES, MOVED, GOES, COMES}
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """The forwards whose conversations were forgotten, each time."""
+    heard = []
+    monkeypatch.setattr(conversations, "forget", lambda forwards: heard.append(set(forwards)))
+    return heard
+
+
+def driven(work):
+    """`work` with a driver, in a namespace of its own."""
+
+    def with_driver():
+        driver = HostRulesDriver(lambda _: None)
+        try:
+            work(driver)
+        finally:
+            driver.close()
+
+    with namespaces(1) as (name,):
+        run_inside(path_of(name), with_driver, where="test")
+
+
+def test_ports_are_read_as_they_were_written():
+    protocols = [replace(STAYS, protocol=protocol) for protocol in ("tcp", "udp", "sctp")]
+    written = replace(WANTED.rules, forwards=(*protocols, STAYS6, replace(STAYS6, host_address=None), MOVES))
+
+    def work(_):
+        host_rules.nft(ruleset(written))
+        assert forwards_in(host_rules.listing("towpath0")) == set(written.forwards)
+        host_rules.nft(ruleset(WANTED.rules))
+        assert forwards_in(host_rules.listing("towpath0")) == set()
+
+    driven(work)
+
+
+@pytest.mark.parametrize(("wanted", "outdated"), [(AFTER, DIFFERENCE), (BEFORE, set())], ids=["changed", "unchanged"])
+def test_who_was_led_by_an_earlier_run_is_led_anew_where_that_changed(forgotten, wanted, outdated):
+    def work(driver):
+        host_rules.nft(ruleset(BEFORE))
+        driver.adopt("towpath0")
+        driver.set("host", wanted)
+        assert forgotten == [outdated]
+
+    driven(work)
+
+
+def start_again(datapath, desired, _):
+    assert datapath.prepare(desired).failed == []
+
+
+def take_over(datapath, desired, estate):
+    copies = [replace(left, descriptors=tuple(map(os.dup, left.descriptors))) for left in estate]
+    datapath.adopt(desired, Inheritance(copies))
+
+
+@pytest.mark.parametrize("begin", [start_again, take_over])
+def test_a_run_that_follows_another_leads_anew_what_is_not_as_the_other_left_it(tmp_path, forgotten, begin):
+    def work():
+        earlier, _ = prepared(tmp_path)
+        earlier.apply(replace(WANTED, rules=BEFORE))
+        estate = earlier.estate() if begin is take_over else []
+        if begin is start_again:
+            earlier.leave()  # as a kill does
+        forgotten.clear()
+        later = Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane())
+        try:
+            begin(later, replace(WANTED, rules=AFTER), estate)
+            assert forgotten == []
+            assert later.apply(replace(WANTED, rules=AFTER)).failed == []
+            assert forgotten == [DIFFERENCE]
+        finally:
+            earlier.leave()
+            later.close()
+
+    with namespaces(1) as (name,):
+        run_inside(path_of(name), work, where="test")
+
+
+def test_who_was_led_by_an_earlier_run_is_led_nowhere_when_its_table_goes(forgotten):
+    def work(driver):
+        host_rules.nft(ruleset(BEFORE))
+        driver.adopt("towpath0")
+        driver.remove("host")
+        assert not host_rules.stands("towpath0")
+        assert forgotten == [set(BEFORE.forwards)]
+
+    driven(work)
+
+
+@pytest.mark.parametrize("retried", [BEFORE, AFTER], ids=["the same", "others"])
+def test_who_was_led_by_what_somebody_else_wrote_is_led_anew(forgotten, retried):
+    def work(driver):
+        driver.set("host", BEFORE)
+        host_rules.nft(ruleset(replace(BEFORE, forwards=(STAYS, STAYS6, MOVED, GOES))))
+        forgotten.clear()
+        assert driver.audit()
+        driver.set("host", retried)
+        assert forgotten == [{MOVES, MOVED} if retried is BEFORE else DIFFERENCE]
+
+    driven(work)
+
+
+def test_what_a_change_left_undone_is_not_lost_with_it(forgotten, monkeypatch):
+    def refuse(_):
+        raise KernelError("not now")
+
+    def work(driver):
+        driver.set("host", BEFORE)
+        forgotten.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(host_rules, "listing", refuse)
+            with pytest.raises(KernelError):
+                driver.set("host", AFTER)  # which is in force nevertheless
+        driver.set("host", AFTER)
+        assert forgotten == [DIFFERENCE]
+
+    driven(work)
