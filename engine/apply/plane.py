@@ -180,6 +180,7 @@ class Slot:
     value: Adjacency
     users: int = 1
     members: tuple[AdjacencyKey, ...] = ()  # of a spread
+    prefixes: set[Prefix] | None = None  # of the routes by it; None where no pod is, and where there may be millions
 
 
 def _key(vias: tuple[Via, ...]) -> AdjacencyKey:
@@ -195,8 +196,8 @@ def _owners(vias: tuple[Via, ...]) -> set[Owner]:
     return {(via.kind, via.target) for via in vias if via.kind != "reject"}
 
 
-def _renamed(vias: tuple[Via, ...], before: Owner, after: Owner) -> tuple[Via, ...]:
-    return tuple(replace(via, target=after[1]) if (via.kind, via.target) == before else via for via in vias)
+def _renamed(vias: tuple[Via, ...], pod: str, another: str) -> tuple[Via, ...]:
+    return tuple(replace(via, target=another) if (via.kind, via.target) == ("pod", pod) else via for via in vias)
 
 
 class Forwarding:
@@ -251,19 +252,21 @@ class Forwarding:
             raise
         del self.attached[owner]
 
-    def rename(self, before: Owner, after: Owner) -> None:
-        """What was the port of `before`, and what leads through it, is another's: in the plane nothing changes."""
+    def rename_pod(self, name: str, another: str) -> None:
+        """What was the pod's port, and what leads through it, is another's: in the plane nothing changes."""
+        before: Owner = ("pod", name)
+        after: Owner = ("pod", another)
         slots = self._through.get(before, {})
-        keys = {key: _key(_renamed(slot.vias, before, after)) for key, slot in slots.items()}
+        keys = {key: _key(_renamed(slot.vias, name, another)) for key, slot in slots.items()}
         if after in self.ports or any(key in self.slots for key in keys.values()):
-            raise TowpathError(f"something else is called {after[1]}", where=f"{before[0]} {before[1]}")
+            raise TowpathError(f"something else is called {another}", where=f"pod {name}")
         for key, slot in list(slots.items()):
             self._forget(key, slot)
-            slot.vias = _renamed(slot.vias, before, after)
+            slot.vias = _renamed(slot.vias, name, another)
             slot.members = tuple(_key((via,)) for via in slot.vias) if slot.members else ()
             self._remember(keys[key], slot)
-        through_it = [prefix for prefix, vias in self.routes.items() if before in _owners(vias)]
-        self.routes.update({prefix: _renamed(self.routes[prefix], before, after) for prefix in through_it})
+            for prefix in slot.prefixes or ():
+                self.routes[prefix] = _renamed(self.routes[prefix], name, another)
         self.ports[after], self.attached[after] = self.ports.pop(before), self.attached.pop(before)
 
     def owner_of(self, number: int) -> Owner | None:
@@ -297,6 +300,7 @@ class Forwarding:
         try:
             value = self._resolve(vias)
             slot = Slot(self.plane.set_adjacency(value), vias, value, 1, tuple(_key((via,)) for via in members))
+            slot.prefixes = set() if any(via.kind == "pod" for via in vias) else None
         except BaseException:
             for via in members:
                 self.release((via,))
@@ -382,7 +386,7 @@ class Forwarding:
         try:
             for prefix, vias in wanted.items():
                 change.add(prefix, vias, self.routes.get(prefix))
-            refused = refuse(dict(change.done)) if refuse is not None else {}
+            refused = refuse({prefix: vias for prefix, vias, *_ in change.done}) if refuse is not None else {}
             if not refused:
                 change.publish()
         except BaseException:
@@ -393,7 +397,11 @@ class Forwarding:
             refused |= change.refused
             rest = {prefix: vias for prefix, vias in wanted.items() if prefix not in refused}
             return {**refused, **self.change_routes(rest, refuse)}
-        for prefix, vias in change.done:
+        for prefix, vias, old, new in change.done:
+            if old is not None and old.prefixes is not None:
+                old.prefixes.discard(prefix)
+            if new is not None and new.prefixes is not None:
+                new.prefixes.add(prefix)
             if vias is None:
                 self.routes.pop(prefix, None)
             else:

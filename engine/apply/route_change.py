@@ -46,7 +46,7 @@ class RouteChange(Generic[S]):
     """Routes by the same next hops usually have the very same tuple of them, so each is looked at once."""
 
     def __init__(self, table: SlotTable[S]) -> None:
-        self.done: list[tuple[Prefix, tuple[Via, ...] | None]] = []
+        self.done: list[tuple[Prefix, tuple[Via, ...] | None, S | None, S | None]] = []  # with its slots: old, new
         self.refused: dict[Prefix, TowpathError] = {}
         self._table = table
         self._rows: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}  # address, length, adjacency; by IP version
@@ -66,7 +66,7 @@ class RouteChange(Generic[S]):
             )
         if before is not None:
             self._past[id(before)] = before, self._past.get(id(before), (before, 0))[1] + 1
-        self.done.append((prefix, vias))
+        self.done.append((prefix, vias, old, slot))
 
     def _slot(self, vias: tuple[Via, ...]) -> S | TowpathError:
         slot = self._slots.get(id(vias))

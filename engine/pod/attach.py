@@ -267,7 +267,7 @@ class PodDriver:
         pod = replace(attachment.device.pod, name=after)
         if before in self._record.entries:
             self._record.rename(before, Entry(after, pod.namespace, pod.interface))
-        self._forwarding.rename(("pod", before), ("pod", after))
+        self._forwarding.rename_pod(before, after)
         del self.attachments[before]
         self.attachments[after] = replace(attachment, device=replace(attachment.device, pod=pod), compared=False)
 

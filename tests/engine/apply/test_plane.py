@@ -82,7 +82,7 @@ def test_another_name_changes_nothing_in_the_plane(forwarding, plane):
     forwarding.change_routes({P1: (TO_POD,), P2: (TO_B, TO_POD), P3: (TO_B,)})
     before = dict(plane.adjacencies), dict(plane.table)
     plane.log.clear()
-    forwarding.rename(("pod", "a"), ("pod", "b"))
+    forwarding.rename_pod("a", "b")
     as_b = replace(TO_POD, target="b")
     assert plane.log == []
     assert (plane.adjacencies, plane.table) == before
@@ -91,6 +91,46 @@ def test_another_name_changes_nothing_in_the_plane(forwarding, plane):
     assert plane.meaning(P1) == REJECTED
     forwarding.change_routes(dict.fromkeys((P1, P2, P3)))
     assert plane.adjacencies == forwarding.slots == forwarding._through == {}
+
+
+class Counting(dict):
+    """A mapping that counts how many of its items were looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, key):
+        self.looked_at += 1
+        return super().__getitem__(key)
+
+    def _all(self, items):
+        for item in items:
+            self.looked_at += 1
+            yield item
+
+    def __iter__(self):
+        return self._all(super().__iter__())
+
+    def keys(self):
+        return self._all(super().keys())
+
+    def values(self):
+        return self._all(super().values())
+
+    def items(self):
+        return self._all(super().items())
+
+
+@pytest.mark.parametrize("led", [0, 3])
+def test_another_name_costs_what_leads_through_the_pod(forwarding, led):
+    forwarding.attach(("pod", "a"), FakePort("p"))
+    prefixes = [ip_network(f"10.0.{n}.0/24") for n in range(200)]
+    forwarding.change_routes(dict.fromkeys(prefixes[:10], (TO_POD,)))
+    forwarding.change_routes({prefix: (TO_POD,) if n < led else (TO_B,) for n, prefix in enumerate(prefixes)})
+    forwarding.routes = Counting(forwarding.routes)
+    forwarding.rename_pod("a", "b")
+    assert forwarding.routes.looked_at == led
+    wanted = (replace(TO_POD, target="b"),)
+    assert forwarding.routes == {prefix: wanted if n < led else (TO_B,) for n, prefix in enumerate(prefixes)}
 
 
 @pytest.mark.parametrize("routed", [True, False])
@@ -103,7 +143,7 @@ def test_a_name_that_means_something_is_given_to_nothing_else(forwarding, plane,
         forwarding.attach(("pod", "b"), FakePort("q"))
     before = dict(forwarding.slots), dict(forwarding.routes), dict(forwarding.ports)
     with pytest.raises(TowpathError, match="something else is called b"):
-        forwarding.rename(("pod", "a"), ("pod", "b"))
+        forwarding.rename_pod("a", "b")
     assert (forwarding.slots, forwarding.routes, forwarding.ports) == before
 
 
