@@ -10,7 +10,7 @@ deletes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -73,10 +73,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Leaver:
-    """A pod that is out of the plane. `port`: its queue; None when only its device may still stand."""
+    """A pod that is out of the plane. `port`: its queue; None when only its device may still stand.
+
+    `marks`: the pods by whose marks the device is known.
+    """
 
     pod: Pod
     port: LocalPort | None
+    marks: tuple[str, ...]
 
     def delete(self) -> None:
         """The device, by the queue; where that is refused, or there is none, by its name and mark."""
@@ -86,7 +90,7 @@ class Leaver:
                 return
             log.debug("not by its queue: %s", error)
             self.close()
-        _delete_standing(self.pod)
+        _delete_standing(self.pod, self.marks)
 
     def close(self) -> None:
         if self.port is not None:
@@ -223,6 +227,9 @@ class PodDriver:
             attachment.device, attachment.compared = wanted, True
         else:
             self._attach(wanted)
+        error = tried(partial(self._record.marked, pod.name), f"pod {pod.name}")
+        if error is not None:  # of no harm: other marks are looked for, too
+            log.debug("%s", error)
 
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         """Many pods. The devices of those that go leave the plane, and stand until somebody sees to `leaving`."""
@@ -245,28 +252,48 @@ class PodDriver:
     def pass_on(self, devices: Iterable[PodDevice]) -> None:
         """A device whose pod leaves, and at whose place another pod is wanted, becomes that one's as it stands.
 
-        Where the other still has a device elsewhere, the queue is closed, and taken up again by the next pass.
+        In a circle of names one queue is closed, and taken up again by the next pass.
         """
         wanted = {device.pod.name: device.pod for device in devices}
-        heirs = successions({name: had.device.pod for name, had in self.attachments.items()}, wanted)
+        present = {name: had.device.pod for name, had in self.attachments.items()}
+        heirs = self._free_names(successions(present, wanted))
+        is_written = self._succeeds(partial(self._record.pass_on, heirs), "record of devices")
         while heirs:  # those first whose names are free, which frees other names
-            name = next((name for name, heir in heirs.items() if self._is_free(heir)), next(iter(heirs)))
+            name = next((name for name, heir in heirs.items() if heir not in self.attachments), next(iter(heirs)))
             heir = heirs.pop(name)
-            error = tried(partial(self._rename, name, heir), f"pod {name}") if self._is_free(heir) else None
+            if is_written and heir not in self.attachments:
+                self._succeeds(partial(self._rename, name, heir), f"pod {name}")
             if name in self.attachments:
-                error = tried(partial(self._close, name), f"pod {name}") or error
-            if error is not None:
-                log.warning("%s", error)
+                self._succeeds(partial(self._close, name), f"pod {name}")
 
-    def _is_free(self, name: str) -> bool:
-        return name not in self.attachments and name not in self._leaving
+    def _free_names(self, heirs: dict[str, str]) -> dict[str, str]:
+        """Those of `heirs` whose names are free by now, or will be: a device elsewhere that nobody inherits is removed.
+
+        One place is written down for each name: a device that still stood at another would be found by nobody.
+        """
+        heirs = dict(heirs)
+        while (
+            name := next((name for name, heir in heirs.items() if heir not in heirs and self._has(heir)), None)
+        ) is not None:
+            if not self._succeeds(partial(self.remove, heirs[name]), f"pod {heirs[name]}"):
+                del heirs[name]
+                self._succeeds(partial(self._close, name), f"pod {name}")
+        return heirs
+
+    def _has(self, name: str) -> bool:
+        """A device may stand that is known as this pod's."""
+        return name in self.attachments or name in self._leaving or name in self._record.entries
+
+    def _succeeds(self, work: Callable[[], object], where: str) -> bool:
+        error = tried(work, where)
+        if error is not None:
+            log.warning("%s", error)
+        return error is None
 
     def _rename(self, before: str, after: str) -> None:
         """No packet waits for that: in the plane nothing changes. Mark and addresses are the next pass's to set."""
         attachment = self.attachments[before]
         pod = replace(attachment.device.pod, name=after)
-        if before in self._record.entries:
-            self._record.rename(before, Entry(after, pod.namespace, pod.interface))
         self._forwarding.rename_pod(before, after)
         del self.attachments[before]
         self.attachments[after] = replace(attachment, device=replace(attachment.device, pod=pod), compared=False)
@@ -278,18 +305,17 @@ class PodDriver:
         for name, attachment in list(self.attachments.items()):
             pod = wanted.get(name)
             if pod is None:
-                error = tried(partial(self._take_out, name), f"pod {name}")
-            elif _stays(attachment.device.pod, pod):
-                continue
-            else:
-                error = tried(partial(self._close, name), f"pod {name}")
-            if error is not None:
-                log.warning("%s", error)
+                self._succeeds(partial(self._take_out, name), f"pod {name}")
+            elif not _stays(attachment.device.pod, pod):
+                self._succeeds(partial(self._close, name), f"pod {name}")
 
     def _take_out(self, name: str) -> None:
         self._before.pop(name, None)
         left = self._detach(name)
-        self._leaving[name] = Leaver(left.device.pod, left.port)
+        self._leaving[name] = self._leaver(left.device.pod, left.port)
+
+    def _leaver(self, pod: Pod, port: LocalPort | None = None) -> Leaver:
+        return Leaver(pod, port, self._record.marks_of(pod.name))
 
     def leaving(self, others: Iterable[Pod] = ()) -> Departure:
         """The devices of the pods that were taken out of the plane since the last time, to be deleted.
@@ -297,7 +323,7 @@ class PodDriver:
         `others` are not in it either, but something of them may stand: of an earlier try, or an earlier run.
         """
         leaving, self._leaving = self._leaving, {}
-        return Departure({pod.name: Leaver(pod, None) for pod in others if pod.name not in self.attachments} | leaving)
+        return Departure({pod.name: self._leaver(pod) for pod in others if pod.name not in self.attachments} | leaving)
 
     def forget(self, departure: Departure) -> bool:
         """There is nothing to look for any more, but where a device was not deleted: whether there is one for a pass."""
@@ -320,7 +346,7 @@ class PodDriver:
         if pod.namespace_id is not None:
             return
         if tried(lambda: self._record.add(Entry(pod.name, pod.namespace, pod.interface)), f"pod {pod.name}"):
-            self._leaving[pod.name] = Leaver(pod, None)  # a full disk
+            self._leaving[pod.name] = self._leaver(pod)  # a full disk
 
     def remove(self, key: Hashable) -> None:
         name = cast(str, key)
@@ -334,7 +360,7 @@ class PodDriver:
             self._delete(left)
         elif name in self._record.entries:
             entry = self._record.entries[name]
-            _delete_standing(Pod(entry.pod, entry.namespace, (), entry.interface))
+            self._leaver(Pod(entry.pod, entry.namespace, (), entry.interface)).delete()
         self._record.discard(name)
 
     def _delete(self, left: Leaver) -> None:
@@ -437,14 +463,14 @@ class PodDriver:
         name = attachment.device.pod.name
         if not attachment.made:
             attachment.port.close()
-        elif tried(partial(self._delete, Leaver(attachment.device.pod, attachment.port)), f"pod {name}") is None:
+        elif tried(partial(self._delete, self._leaver(attachment.device.pod, attachment.port)), f"pod {name}") is None:
             tried(partial(self._record.discard, name), f"pod {name}")
 
     def _open(self, wanted: PodDevice, settings: DeviceSettings) -> tuple[LocalPort, bool]:
         """In the pod's namespace: take the device, or make it, and configure it."""
         pod = wanted.pod
         where = f"pod {pod.name}"
-        _delete_renamed(settings)
+        _delete_renamed(settings, self._record.interfaces_of_others(pod.name, pod.namespace))
         state = _read(pod.interface)
         if state is not None and not state.is_ours:
             raise KernelError(
@@ -546,11 +572,14 @@ def _read(name: str) -> DeviceState | None:
         return read(ip, name)
 
 
-def _delete_renamed(settings: DeviceSettings) -> None:
-    """The pod's device under a name that somebody gave it would hold the addresses of the one to be made."""
+def _delete_renamed(settings: DeviceSettings, others: Container[str]) -> None:
+    """The pod's device under a name that somebody gave it would hold the addresses of the one to be made.
+
+    One of the `others` in the namespace was this pod's until it was passed on, and is marked anew in a moment.
+    """
     with netlink() as ip:
         for name in named_by_alias(ip, settings.alias):
-            if name != settings.name:
+            if name != settings.name and name not in others:
                 delete(ip, name)
 
 
@@ -564,8 +593,9 @@ def _nothing_of_ours(wanted: PodDevice) -> bool:
     return state is None or not state.is_ours
 
 
-def _delete_standing(pod: Pod) -> None:
-    """Remove a device that was left, if it still stands and is marked as that pod's, or not marked yet."""
+def _delete_standing(pod: Pod, marks: Iterable[str]) -> None:
+    """Remove a device that was left, if it still stands and carries one of the marks, or none yet."""
+    aliases = {"", *(f"{ALIAS_PREFIX}{name}" for name in marks)}
     seen = identity(pod.namespace)
     if seen is None or pod.namespace_id not in (None, seen):
         return
@@ -573,7 +603,7 @@ def _delete_standing(pod: Pod) -> None:
     def delete_if_ours() -> None:
         with netlink() as ip:
             state = read(ip, pod.interface)
-            if state is not None and state.is_ours and state.alias in ("", alias_of(pod)):
+            if state is not None and state.is_ours and state.alias in aliases:
                 delete(ip, pod.interface)
 
     run_inside(pod.namespace, delete_if_ours, where=f"pod {pod.name}")

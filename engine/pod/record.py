@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,11 +27,19 @@ _SIZE_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Device `interface` of pod `pod` in the namespace at `namespace`."""
+    """Device `interface` of pod `pod` in the namespace at `namespace`.
+
+    `marks`: the other pods whose device it was, and whose mark it may still carry.
+    """
 
     pod: str
     namespace: str
     interface: str
+    marks: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.namespace, self.interface
 
 
 class Record:
@@ -44,12 +52,41 @@ class Record:
         return MappingProxyType(self._entries)  # which is never changed, but replaced
 
     def add(self, entry: Entry) -> None:
-        if self._entries.get(entry.pod) != entry:
+        """Where the pod's device is written down as standing there, it may carry other marks still."""
+        present = self._entries.get(entry.pod)
+        if present is None or present.place != entry.place:
             self._replace({**self._entries, entry.pod: entry})
 
-    def rename(self, before: str, entry: Entry) -> None:
-        """What was written down of a pod is another's from now on."""
-        self._replace({**{name: kept for name, kept in self._entries.items() if name != before}, entry.pod: entry})
+    def marked(self, pod: str) -> None:
+        """The pod's device carries its own mark."""
+        entry = self._entries.get(pod)
+        if entry is not None and entry.marks:
+            self._replace({**self._entries, pod: replace(entry, marks=())})
+
+    def pass_on(self, heirs: Mapping[str, str]) -> None:
+        """What was written down of each of these is its heir's from now on: all at once, since names may change places."""
+        passed = [
+            replace(entry, pod=heirs[name], marks=(*(mark for mark in entry.marks if mark != name), name))
+            for name, entry in self._entries.items()
+            if name in heirs
+        ]
+        kept = {name: entry for name, entry in self._entries.items() if name not in heirs}
+        if passed:
+            self._replace(kept | {entry.pod: entry for entry in passed})
+
+    def marks_of(self, pod: str) -> tuple[str, ...]:
+        """The pods whose marks the pod's device may carry, but for those whose device stands at its place by now."""
+        entry = self._entries.get(pod)
+        if entry is None:
+            return (pod,)
+        at_its_place = {name for name, other in self._entries.items() if other.place == entry.place}
+        return (pod, *(mark for mark in entry.marks if mark not in at_its_place))
+
+    def interfaces_of_others(self, pod: str, namespace: str) -> set[str]:
+        """The names of the devices that other pods have in the namespace."""
+        return {
+            entry.interface for name, entry in self._entries.items() if name != pod and entry.namespace == namespace
+        }
 
     def discard(self, *pods: str) -> None:
         if not self._entries.keys().isdisjoint(pods):
