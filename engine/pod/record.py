@@ -65,14 +65,15 @@ class Record:
 
     def pass_on(self, heirs: Mapping[str, str]) -> None:
         """What was written down of each of these is its heir's from now on: all at once, since names may change places."""
+        if heirs.keys().isdisjoint(self._entries):
+            return
         passed = [
             replace(entry, pod=heirs[name], marks=(*(mark for mark in entry.marks if mark != name), name))
             for name, entry in self._entries.items()
             if name in heirs
         ]
         kept = {name: entry for name, entry in self._entries.items() if name not in heirs}
-        if passed:
-            self._replace(kept | {entry.pod: entry for entry in passed})
+        self._replace(kept | {entry.pod: entry for entry in passed})
 
     def marks_of(self, pod: str) -> tuple[str, ...]:
         """The pods whose marks the pod's device may carry, but for those whose device stands at its place by now."""
