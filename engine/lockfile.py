@@ -2,6 +2,7 @@
 
 Owns: the lock, held by an open file for as long as the process lives.
 Never: trusts the process number in the file; only the kernel's lock counts.
+Invariant: nobody else can open the file, since whoever reads it can hold the lock.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from engine.errors import KernelError
+
+_LOOK_PAUSE = 0.05  # seconds between two looks at whether the lock is free
 
 
 class LockFile:
@@ -58,19 +62,33 @@ def is_held(directory: Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which ends with the file
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise _not_lockable(directory, error) from error
     finally:
         os.close(file)
     return False
+
+
+def is_free_in_time(directory: Path, seconds: float) -> bool:
+    """Wait until no daemon uses this state directory; False when one still does after that long."""
+    deadline = time.monotonic() + seconds
+    while is_held(directory):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_PAUSE)
+    return True
 
 
 def _acquire(path: Path) -> int:
     directory = path.parent
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         what = f"cannot use the state directory: {error.strerror}"
         raise KernelError(what, where=str(directory), remedy="run as root, or set state.directory") from error
+    with contextlib.suppress(OSError):  # it is somebody else's, who can read it anyway
+        os.fchmod(file, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -81,7 +99,15 @@ def _acquire(path: Path) -> int:
             where=str(directory),
             remedy="stop it, or give this one a state.directory of its own",
         ) from None
+    except OSError as error:
+        os.close(file)
+        raise _not_lockable(directory, error) from error
     return file
+
+
+def _not_lockable(directory: Path, error: OSError) -> KernelError:
+    remedy = "set state.directory to a folder of a local file system"
+    return KernelError(f"cannot lock the state directory: {error.strerror}", where=str(directory), remedy=remedy)
 
 
 def _check_shared(path: Path, descriptor: int) -> None:

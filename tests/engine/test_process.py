@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,17 @@ def test_a_killed_holder_holds_nothing(tmp_path):
         child.kill()
         child.wait()
     LockFile(tmp_path).release()
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_nobody_else_can_hold_the_lock(tmp_path, before):
+    """Whoever can read the file can."""
+    file = tmp_path / "lock"
+    if before is not None:
+        file.touch()
+        file.chmod(before)
+    LockFile(tmp_path).release()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_directory_that_cannot_be_made_is_said(tmp_path):
