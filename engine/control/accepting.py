@@ -2,9 +2,9 @@
 
 Owns: the listening socket, and when the loop watches it.
 Never: decides who may call; `welcome` gets every connection, and owns it.
-Invariant: while the process has no descriptor left the socket is not watched,
-since it stays ready and would turn the loop for nothing; nor after `rest`,
-until `resume`.
+Invariant: while nobody can be taken, for want of descriptors or memory, the
+socket is not watched, since it stays ready and would turn the loop for
+nothing; nor after `rest`, until `resume`; nor once it is closed, whatever is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from collections.abc import Callable
 
 from engine.loop import READ, Loop, Timer
 
-PAUSE = 1.0  # seconds until descriptors are looked for again
+PAUSE = 1.0  # seconds until callers are taken again
+
+_OF_THE_CALLER = {  # accept(2): this one is gone, and the next may be taken
+    errno.ECONNABORTED,
+    errno.EINTR,
+    errno.EPERM,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENONET,
+    errno.ENOPROTOOPT,
+}
 
 
 class Acceptor:
@@ -39,11 +52,13 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        self._loop.forget(self._socket.fileno())
+        if self._socket.fileno() >= 0:
+            self._loop.forget(self._socket.fileno())
 
     def resume(self) -> None:
         self._pause = None
-        self._loop.watch(self._socket.fileno(), READ, self._accept)
+        if self._socket.fileno() >= 0:
+            self._loop.watch(self._socket.fileno(), READ, self._accept)
 
     def close(self) -> None:
         self.rest()
@@ -56,7 +71,7 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+                if error.errno not in _OF_THE_CALLER:
                     self.rest()
                     self._pause = self._loop.after(PAUSE, self.resume)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -103,6 +104,49 @@ def test_a_pause_ends_with_the_socket(loop, clock, served, caplog):
     loop.turn()
     assert caplog.records == []
     assert not is_ready(loop)
+
+
+class Refusing:
+    """A listening socket at which the next call fails."""
+
+    def __init__(self, listening, number):
+        self._listening, self._number = listening, number
+
+    def accept(self):
+        number, self._number = self._number, 0
+        if number:
+            raise OSError(number, os.strerror(number))
+        return self._listening.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._listening, name)
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.EINVAL, errno.ECONNABORTED, errno.EPERM])
+def test_whatever_is_not_the_callers_fault_is_waited_for(loop, clock, number):
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    welcomed = []
+    acceptor = Acceptor(loop, Refusing(listening, number), welcomed.append, at_once=4)
+    with socket.create_connection(listening.getsockname()):
+        loop.turn(5)
+        assert welcomed == []
+        assert is_ready(loop) == (number in (errno.ECONNABORTED, errno.EPERM))
+        clock.now += PAUSE
+        loop.turn()
+        loop.turn(5)
+    assert len(welcomed) == 1
+    acceptor.close()
+    welcomed[0].close()
+
+
+def test_once_it_is_closed_nothing_is_asked_of_it(loop, served):
+    acceptor, welcomed = served
+    acceptor.close()
+    for action in (acceptor.rest, acceptor.resume, acceptor.close):
+        action()
+    loop.turn()
+    assert welcomed == []
 
 
 def test_health_checks_turn_nothing_either(loop, clock):
