@@ -29,13 +29,13 @@ from engine.control.activation import PassedSockets, passed_sockets
 from engine.control.health import HealthServer
 from engine.control.messages import TakeoverParameters
 from engine.control.server import Handler, Server
-from engine.errors import KernelError, TowpathError
+from engine.errors import KernelError, TowpathError, UnreachableDaemonError
 from engine.handover.giver import hand_over
 from engine.handover.line import HandoverError
 from engine.handover.listeners import Listeners
 from engine.handover.messages import FORMAT, OLDEST_FORMAT
+from engine.handover.predecessor import predecessor_at_our_socket
 from engine.handover.taker import Takeover, ask
-from engine.lockfile import is_held
 from engine.logs import set_up_logs
 from engine.loop import READ, Timer
 from engine.node import Node
@@ -111,10 +111,10 @@ class Daemon:
 
     def _predecessor(self, config: Config, passed: PassedSockets) -> Takeover | None:
         """The daemon whose place is to be taken, once it has made its offer; None when none runs."""
-        path = config.control.socket
-        if passed.has(socket.SOCK_STREAM, path) and not is_held(Path(config.state.directory)):
-            return None  # everybody can connect to a socket that is already there, and nobody would answer
-        return ask(Path(path)) if self._takes_over or passed else None
+        path = Path(config.control.socket)
+        if passed.has(socket.SOCK_STREAM, str(path)):
+            return predecessor_at_our_socket(path, Path(config.state.directory), insist=self._takes_over)
+        return ask(path) if self._takes_over or passed else None
 
     def _complain_of_unused(self, passed: PassedSockets) -> None:
         error = passed.refuse_the_rest()
@@ -169,14 +169,19 @@ class Daemon:
     # -- a successor -----------------------------------------------------------
     def _hand_over(self, connection: socket.socket) -> None:
         """A successor asks: give way as soon as no runtime's call is under way."""
+        if self._node.loop.stopping:
+            connection.close()
+            return
         self._runtimes.rest()
         self._hand_over_when_idle(connection, self._node.loop.clock() + IDLE_PATIENCE)
 
     def _hand_over_when_idle(self, connection: socket.socket, deadline: float) -> None:
         loop = self._node.loop
-        if self._runtimes.idle:
+        if loop.stopping:
+            connection.close()
+        elif self._runtimes.idle:
             self._give(connection)
-        elif loop.clock() < deadline and not loop.stopping:
+        elif loop.clock() < deadline:
             loop.after(IDLE_PAUSE, lambda: self._hand_over_when_idle(connection, deadline))
         else:
             log.warning("no successor: a runtime's call has not ended within %.0f s", IDLE_PATIENCE)
@@ -209,6 +214,8 @@ class Daemon:
 
     def _agree(self, asked: TakeoverParameters) -> views.Takeover:
         """The terms under which a successor may take over."""
+        if self._node.loop.stopping:
+            raise UnreachableDaemonError("the daemon is stopping", remedy="start another once it has ended")
         if asked.oldest > FORMAT or asked.newest < OLDEST_FORMAT:
             what = f"towpath {asked.version or '?'} cannot take over from towpath {version()}"
             raise TowpathError(what, remedy="restart the daemon instead")

@@ -8,8 +8,11 @@ remedy; what the daemon refuses is raised as it said it.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,9 +26,15 @@ _ERRORS = {error.exit_code: error for error in (TowpathError, ConfigError, Kerne
 R = TypeVar("R", bound=msgspec.Struct)
 
 
+_LOOK_PAUSE = 0.1  # seconds between two looks at whether to go on waiting
+
+
 class Client:
-    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, path: Path, *, timeout: float = 10.0, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called now and then while waiting; it raises when nobody is there who could answer."""
         self._path = path
+        self._timeout = timeout
+        self._check = check
         self._rest = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         # With a plain timeout, connecting fails at once while the daemon's queue of new clients is full.
@@ -73,7 +82,7 @@ class Client:
         pieces = [self._rest]
         size = len(self._rest)
         while b"\n" not in pieces[-1]:
-            piece = self._socket.recv(1 << 18)
+            piece = self._receive()
             if not piece:
                 raise ConnectionResetError
             pieces.append(piece)
@@ -82,6 +91,16 @@ class Client:
                 raise OSError("the answer has no end")
         line, self._rest = b"".join(pieces).split(b"\n", 1)
         return line
+
+    def _receive(self) -> bytes:
+        deadline = time.monotonic() + self._timeout
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not poll.poll(_LOOK_PAUSE * 1000):
+            self._check()
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return self._socket.recv(1 << 18)
 
     def _last_words(self) -> bytes:
         """The line a daemon sends before it turns a client away."""

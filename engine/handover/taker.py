@@ -12,7 +12,9 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.apply.inheritance import Heirloom, Inheritance
@@ -119,27 +121,29 @@ class Takeover:
         self._line.close()
 
 
-def ask(path: Path) -> Takeover | None:
-    """Begin to take over from the daemon that answers at `path`; None when none does.
+def ask(path: Path, *, patience: float = 10.0, check: Callable[[], None] = lambda: None) -> Takeover | None:
+    """Begin to take over from the daemon that answers at `path`, in `patience` seconds; None when none does.
 
     HandoverError when it cannot or will not. One that ends before it has made an offer may have
-    given way to another successor; that one is asked then.
+    given way to another successor; that one is asked then. `check` is called while waiting for an
+    answer, and raises when nobody is there to give one.
     """
+    begin = partial(_ask, path, patience, check)
     for _ in range(_TRIES - 1):
         try:
-            return _ask(path)
+            return begin()
         except LineClosedError:
             pass
         except UnreachableDaemonError as error:
             if not isinstance(error.__cause__, ConnectionResetError):
                 raise
         time.sleep(_RETRY_PAUSE)
-    return _ask(path)
+    return begin()
 
 
-def _ask(path: Path) -> Takeover | None:
+def _ask(path: Path, patience: float, check: Callable[[], None]) -> Takeover | None:
     try:
-        client = Client(path)
+        client = Client(path, timeout=patience, check=check)
     except UnreachableDaemonError as error:
         if isinstance(error.__cause__, PermissionError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,48 @@ def test_a_killed_daemon_is_followed_by_a_start(nodes):
         a.start(sockets=sockets)
         a.stop(signal.SIGKILL)
         a.start(sockets=sockets)
+        assert a.status().problems == []
+
+
+def waiting(node):
+    """Connections to the control socket that nobody has taken yet."""
+    lines = run_inside(path_of(node.host), Path("/proc/thread-self/net/unix").read_text, where="test").splitlines()
+    return sum(line.endswith(f" {node.socket}") and line.split()[5] == "02" for line in lines)
+
+
+def test_a_daemon_that_ends_while_it_is_asked_is_followed_by_a_usual_start(nodes):
+    a = nodes[0]
+    with manager(a) as sockets:
+        old = a.start(sockets=sockets).process
+        old.send_signal(signal.SIGSTOP)
+        try:
+            a.start(sockets=sockets, wait=False)
+            wait_for(lambda: waiting(a))
+        finally:
+            old.kill()
+            old.wait(10)
+        wait_for(a.is_ready, 30)
+        assert a.status().problems == []
+
+
+def test_nobody_starts_beside_a_daemon_of_another_directory_whose_place_it_was_to_take(nodes):
+    a = nodes[0]
+    with manager(a) as sockets:
+        old = a.start(sockets=sockets).process
+        pid = a.status().pid
+        a.start("--takeover", "--set", f"state.directory={a.folder / 'other'}", sockets=sockets, wait=False)
+        assert a.process.wait(30) == 3
+        a.process = old
+        assert "the running daemon has another state directory" in a.log.read_text()
+        assert a.status().pid == pid
+        a.start("--takeover", sockets=sockets, wait=False)
+        assert old.wait(30) == 0, "its own directory's successor is welcome afterwards"
+
+
+def test_a_takeover_with_sockets_where_nobody_runs_is_a_start(nodes):
+    a = nodes[0]
+    with manager(a) as sockets:
+        a.start("--takeover", sockets=sockets)
         assert a.status().problems == []
 
 

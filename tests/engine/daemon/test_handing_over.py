@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from engine import daemon
+from engine.control.messages import TakeoverParameters
+from engine.errors import UnreachableDaemonError
 
 
 @pytest.mark.parametrize("step", ["estate", "hand_over"])
@@ -32,3 +34,22 @@ def test_a_handover_that_fails_in_a_way_nobody_foresaw_leaves_runtimes_served(mo
             daemon.Daemon._give(running, ours)
         assert theirs.recv(1) == b"", "the successor is told"
     assert served == ["again"]
+
+
+@pytest.mark.parametrize("step", ["_hand_over", "_hand_over_when_idle"])
+def test_who_is_stopping_hands_nothing_over(step):
+    """The listener of runtimes is closed by then, or about to be: it neither rests nor takes calls again."""
+    running = SimpleNamespace(
+        _node=SimpleNamespace(loop=SimpleNamespace(stopping=True, clock=lambda: 0.0)),
+        _runtimes=SimpleNamespace(idle=True),
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        getattr(daemon.Daemon, step)(running, ours, *([1.0] if step == "_hand_over_when_idle" else []))
+        assert theirs.recv(1) == b"", "the successor is told"
+
+
+def test_who_is_stopping_says_so():
+    running = SimpleNamespace(_node=SimpleNamespace(loop=SimpleNamespace(stopping=True)))
+    with pytest.raises(UnreachableDaemonError, match=r"is stopping \(start another once it has ended\)"):
+        daemon.Daemon._agree(running, TakeoverParameters(1, 1))
