@@ -89,12 +89,9 @@ class Daemon:
     def _start(self, config: Config, passed: PassedSockets, parts: ExitStack) -> None:
         """Sockets and folders first, since they may be refused; then the node; then everybody is told."""
         node, loop = self._node, self._node.loop
-        takeover = self._predecessor(config, passed)
-        self._found = Listeners(passed, takeover)
-        runtimes = self._found.take("cni", socket.SOCK_SEQPACKET, config.cni_socket)
-        self._listen(config, parts)
-        self._complain_of_unused(passed)
         spool = open_spool(Path(_spool_folder(config)))
+        takeover = self._predecessor(config, passed)
+        runtimes = self._claim_sockets(config, passed, takeover, parts)
         parts.callback(node.stop)
         if takeover is None:
             node.start()
@@ -116,6 +113,23 @@ class Daemon:
             return predecessor_at_our_socket(path, Path(config.state.directory), insist=self._takes_over)
         return ask(path) if self._takes_over or passed else None
 
+    def _claim_sockets(
+        self, config: Config, passed: PassedSockets, takeover: Takeover | None, parts: ExitStack
+    ) -> socket.socket | None:
+        """Listen, but for runtimes, who are not heard yet: the socket for them, where there is one."""
+        self._found = Listeners(passed, takeover)
+        try:
+            runtimes = self._found.take("cni", socket.SOCK_SEQPACKET, config.cni_socket)
+            if runtimes is not None:
+                parts.callback(runtimes.close)
+            self._listen(config, parts)
+            self._complain_of_unused(passed)
+        except BaseException as error:
+            if takeover is not None:  # the other waits for us
+                takeover.give_up(error)
+            raise
+        return runtimes
+
     def _complain_of_unused(self, passed: PassedSockets) -> None:
         error = passed.refuse_the_rest()
         if error is not None:
@@ -125,8 +139,7 @@ class Daemon:
     def _listen_to_runtimes(
         self, config: Config, spool: Path, listening: socket.socket | None, parts: ExitStack
     ) -> None:
-        """What was asked for while no daemon ran is begun before calls are taken. Only those for the same interfaces wait
-        for it."""
+        """What was asked for while no daemon ran is begun before calls are taken, which wait only for their own interfaces."""
         verbs = Verbs(self._node, spool)
         parts.callback(verbs.close)
         verbs.collect()
