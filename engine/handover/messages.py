@@ -47,7 +47,7 @@ class Offer(msgspec.Struct, tag=True):
     """The descriptors that come with it: those of `ports` in order, then one for each of `others`."""
 
     ports: list[PortItem]
-    others: list[str] = []  # "lock", "control", "health"; "process", which becomes readable when the giver has ended
+    others: list[str] = []  # "lock", "control", "cni", "health"; "process", readable once the giver has ended
     lent: list[str] = []  # of `others`, the sockets of a service manager: their files are not ours to remove
 
 
