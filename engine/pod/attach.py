@@ -10,11 +10,11 @@ deletes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from typing import cast
 
 from engine.apply.delta import Kind
@@ -35,6 +35,7 @@ from engine.apply.links import (
 from engine.apply.plane import Forwarding, LocalPort, OpenTun, adopt_tun
 from engine.apply.reconcile import tried
 from engine.apply.refusal import refusal
+from engine.desired.compute import DEFAULT_ROUTES
 from engine.errors import KernelError, TowpathError
 from engine.model import Pod, PodDevice, Prefix
 from engine.pod.namespace import Identity, identity, run_inside
@@ -45,7 +46,6 @@ from engine.pod.succession import place_of, successions
 log = logging.getLogger(__name__)
 
 _DELETED_AT_ONCE = 16  # threads
-_EVERYTHING: dict[int, Prefix] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 @dataclass(slots=True)
@@ -317,11 +317,14 @@ class PodDriver:
     def _leaver(self, pod: Pod, port: LocalPort | None = None) -> Leaver:
         return Leaver(pod, port, self._record.marks_of(pod.name))
 
-    def leaving(self, others: Iterable[Pod] = ()) -> Departure:
+    def leaving(self, others: Collection[Pod] = ()) -> Departure:
         """The devices of the pods that were taken out of the plane since the last time, to be deleted.
 
         `others` are not in it either, but something of them may stand: of an earlier try, or an earlier run.
         """
+        for pod in others:
+            if pod.name not in self.attachments:
+                self._before.pop(pod.name, None)
         leaving, self._leaving = self._leaving, {}
         return Departure({pod.name: self._leaver(pod) for pod in others if pod.name not in self.attachments} | leaving)
 
@@ -557,7 +560,7 @@ def routes_of(pod: Pod) -> tuple[Prefix, ...]:
     """What leaves through the pod's device: everything in each family of its addresses, unless told otherwise."""
     versions = {address.version for address in pod.addresses}
     if pod.routes is None:
-        return tuple(_EVERYTHING[version] for version in sorted(versions))
+        return tuple(DEFAULT_ROUTES[version] for version in sorted(versions))
     return tuple(prefix for prefix in pod.routes if prefix.version in versions)
 
 

@@ -16,7 +16,7 @@ from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
 from engine.apply.shortcut import Shortcuts
 from engine.errors import KernelError
 from engine.model import Desired, HostDevice, KernelRoute, Pod, PodDevice, Via
-from engine.pod.namespace import run_inside
+from engine.pod.namespace import identity, run_inside
 from engine.pod.record import Record
 from tests.engine.datapaths import datapaths
 from tests.engine.namespaces import device, ip, namespaces, path_of, routes, wait_for
@@ -450,6 +450,21 @@ def test_a_pod_in_a_namespace_made_anew_inherits_no_flows(forgets, names, notice
     ip("link", "del", "eth0", namespace=names[0])
     forgets.audit()
     assert comings(forgets) == ["detach eth0", "attach eth0"], "where only the device was, it is the same pod"
+
+
+def test_nothing_is_remembered_of_a_lost_pod_that_leaves(start, names):
+    """As a runtime's, whose namespace goes before its pod does: it is in the plane no more, and out of what is wanted."""
+    datapath = start()
+    seen = identity(path_of(names[0]))
+    resident = replace(pod("a", names[0]).pod, namespace_id=seen)
+    datapath.apply(pods(PodDevice(resident, 1450)))
+    ip("link", "del", "eth0", namespace=names[0])
+    datapath.pods.lost("a")
+    datapath.apply(Desired())
+    departure = datapath.pods.leaving([resident])
+    departure.delete()
+    datapath.pods.forget(departure)
+    assert datapath.pods._before == {}
 
 
 def test_a_pod_that_moved_while_daemons_changed_inherits_no_flows(start, forgets, names):
