@@ -39,7 +39,8 @@ from engine.apply.service_ranges import without
 from engine.apply.shortcut import Shortcuts
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
-from engine.pod.attach import Departure, PodDriver
+from engine.pod.attach import PodDriver
+from engine.pod.departure import Departure
 from engine.pod.host import HostDriver
 from engine.pod.record import Record
 from engine.pod.watch import PodWatch

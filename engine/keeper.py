@@ -32,7 +32,7 @@ from engine.lockfile import LockFile
 from engine.loop import Loop
 from engine.model import Desired, Facts, Underlay, Unenforceable
 from engine.pod.addresses import Addresses, open_addresses
-from engine.pod.attach import Departure
+from engine.pod.departure import Departure
 from engine.pod.residents import Attachment, Key, Residents, open_residents
 from engine.policing import Policing
 from engine.vigil import Vigil

@@ -11,7 +11,7 @@ import pytest
 
 from engine.cni import addition
 from engine.errors import KernelError
-from engine.pod import attach
+from engine.pod import departure
 from fastpath.port.tun import TunPort
 from tests.engine.cni.home import Home, ending, failing
 from tests.engine.namespaces import device, namespaces
@@ -97,7 +97,7 @@ def stubborn(monkeypatch):
         refusal = OSError(number, os.strerror(number))
         with (
             failing(monkeypatch, TunPort, "delete", refusal, times=999),
-            failing(monkeypatch, attach, "delete", refusal, times=999),
+            failing(monkeypatch, departure, "delete", refusal, times=999),
         ):
             yield
 
@@ -141,7 +141,7 @@ def test_a_device_that_one_way_does_not_remove_goes_by_the_other(home, sandbox, 
 
 def test_a_thread_that_fails_costs_no_device(home, sandbox, monkeypatch):
     assert home.add("c1", sandbox)["ips"]
-    with failing(monkeypatch, attach.Departure, "delete", RuntimeError("can't start new thread")):
+    with failing(monkeypatch, departure.Departure, "delete", RuntimeError("can't start new thread")):
         assert home.delete("c1")["code"] == 100
     assert home.given() == ["pods/c1/eth0"]
     home.verbs.collect()
@@ -151,13 +151,13 @@ def test_a_thread_that_fails_costs_no_device(home, sandbox, monkeypatch):
 
 def test_what_is_tried_again_keeps_nobody_waiting(home, sandbox, stubborn, monkeypatch):
     assert home.add("c1", sandbox)["ips"]
-    visits, delete = [], attach._delete_standing
+    visits, delete = [], departure._delete_standing
 
-    def visit(pod):
+    def visit(*left):
         visits.append(threading.current_thread() is threading.main_thread())
-        delete(pod)
+        delete(*left)
 
-    monkeypatch.setattr(attach, "_delete_standing", visit)
+    monkeypatch.setattr(departure, "_delete_standing", visit)
     with stubborn(errno.EBUSY):
         for _ in range(2):
             assert home.delete("c1")["code"] == 100
@@ -175,7 +175,7 @@ def test_who_was_to_go_does_not_come_back_with_the_next_daemon(tmp_path, sandbox
         assert home.add("c1", sandbox)["ips"]
         assert home.delete("c1")["code"] == 100
     with Home(tmp_path) as home:
-        with failing(monkeypatch, attach, "delete", OSError(errno.EBUSY, "busy")):
+        with failing(monkeypatch, departure, "delete", OSError(errno.EBUSY, "busy")):
             home.verbs.collect()
             home.settle()
             assert home.node.residents.pods() == ()

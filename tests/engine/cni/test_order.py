@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.pod.attach import Departure
+from engine.pod.departure import Departure
 from tests.engine.cni.home import Home, failing
 from tests.engine.namespaces import device, ip, namespaces
 

@@ -11,7 +11,7 @@ import pytest
 from engine.cni import server
 from engine.cni.call import MESSAGE_LIMIT, pack
 from engine.cni.server import Server
-from engine.pod.attach import Departure
+from engine.pod.departure import Departure
 from tests.engine.cni.home import Home
 from tests.engine.cni.runtime import Runtime, finished
 from tests.engine.namespaces import device, namespaces, path_of
