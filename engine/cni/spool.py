@@ -2,7 +2,8 @@
 
 Owns: the folder, who may write into it, the names in it, and the bounds.
 Never: follows a link, or believes a file of somebody else's or under another name than its deletion has.
-Invariant: a file is removed only after its deletion was done; doing one twice is harmless.
+Invariant: a file is removed only after its deletion was done, and what is not believed is kept aside; doing one twice
+is harmless.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 FILES_LIMIT = 4096  # as in the shim
 _NETWORK_LIMIT = 100  # characters of a network's name in that of a file, as in the shim
 _SUFFIX = ".del"
+_REFUSED = "refused"  # the folder in the folder for what is not believed
+
+
+class RefusedError(Exception):
+    """A file that is not believed, or that nobody can understand, now or later."""
 
 
 def open_spool(folder: Path) -> Path:
@@ -50,6 +56,11 @@ def _of_any_network(container: str, interface: str) -> str:
     return f"{container}@{interface}{_SUFFIX}"
 
 
+def _is_of(path: Path, container: str, interface: str) -> bool:
+    """By its name, which had no network in it once: a plugin that was not replaced yet still writes that."""
+    return _of_any_network(container, interface) in (path.name, path.name.partition("@")[2])
+
+
 def pending(folder: Path) -> list[Path]:
     """The files in the order in which they were written. OSError when nobody can tell."""
     try:
@@ -64,19 +75,22 @@ def pending(folder: Path) -> list[Path]:
 
 def pending_of(folder: Path, container: str, interface: str) -> list[Path]:
     """As `pending`, for one interface of one container in whatever network."""
-    wanted = _of_any_network(container, interface)
-    return [path for path in pending(folder) if path.name.partition("@")[2] == wanted]
+    return [path for path in pending(folder) if _is_of(path, container, interface)]
 
 
 async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
     """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails."""
     try:
-        call = read(path)
-        if call is not None:
+        try:
+            call = read(path)
+            if call is None:
+                return None
             await delete(call)
-        if read(path) == call:  # and not one that was asked for meanwhile
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            if read(path) == call:  # and not one that was asked for meanwhile
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        except RefusedError as reason:
+            put_aside(path, reason)
     except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
         log.warning("deletion %s fails, and is tried again: %s", path.name, error)
         return error
@@ -87,27 +101,34 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)
 
 
+def put_aside(path: Path, reason: RefusedError) -> None:
+    """Out of the way, where somebody can look at it. OSError when it stays where it is."""
+    aside = path.parent / _REFUSED
+    aside.mkdir(mode=0o700, exist_ok=True)
+    path.replace(aside / path.name)
+    log.warning("deletion %s is not done, and kept in %s: %s", path.name, aside, reason)
+
+
 def read(path: Path) -> Call | None:
-    """The call in the file; None when there is none, or it holds no deletion of ours. OSError when nobody can tell."""
+    """The call in the file; None when there is no file. RefusedError when it holds no deletion of ours, OSError when
+    nobody can tell."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as stream:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode) or not _is_trusted(about):
-                return None
+                raise RefusedError("it is no file of ours")
             call = unpack(stream.read(MESSAGE_LIMIT + 1))
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno != errno.ELOOP:  # a link
+        if error.errno != errno.ELOOP:
             raise
-        return None
+        raise RefusedError("it is a link") from error
     except (CniError, ValueError) as error:
-        log.warning("ignoring %s: %s", path, error)
-        return None
-    if call.verb != "DEL" or path.name.partition("@")[2] != _of_any_network(call.container, call.interface):
-        log.warning("ignoring %s: it holds something else", path)
-        return None
+        raise RefusedError(str(error)) from error
+    if call.verb != "DEL" or not _is_of(path, call.container, call.interface):
+        raise RefusedError("it holds something else")
     return call
 
 

@@ -193,8 +193,7 @@ class Verbs:
         try:
             configuration = read_for_removal(call.input)
         except CniError as error:  # as it will be at every further try
-            log.warning("a deletion of container %s cannot be understood: %s", call.container, error)
-            return
+            raise spool.RefusedError(str(error)) from error
         attachment = self._node.residents.get(_key(call, configuration))
         if attachment is not None and is_later(attachment.asked, call.asked):
             log.info("pod %s was added after a deletion that waited; it stays", attachment.pod)
@@ -204,12 +203,14 @@ class Verbs:
     async def _carry_out(self, path: Path) -> None:
         try:
             call = spool.read(path)
+        except spool.RefusedError:  # which is nobody's turn
+            await spool.carry_out(path, self._delete_remembered)
+            return
         except OSError as error:
             log.warning("cannot read %s, which is tried again: %s", path, error)
             return
-        lane = ("", path.name) if call is None else _lane(call)
-        if lane not in self._lanes:  # otherwise somebody is about it, perhaps since the last time
-            async with self._lanes.passage(lane):
+        if call is not None and _lane(call) not in self._lanes:  # otherwise somebody is about it already
+            async with self._lanes.passage(_lane(call)):
                 await spool.carry_out(path, self._delete_remembered)
 
     async def _forget_unless_changed(

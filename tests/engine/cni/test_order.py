@@ -156,15 +156,36 @@ def test_deletions_from_two_networks_are_both_done(home):
         assert home.delete("c1", name="third") is None
 
 
+@pytest.mark.parametrize("asks", [lambda home, _: collect_the_spool(home), lambda home, name: home.add("c1", name)])
+def test_a_deletion_that_an_earlier_plugin_wrote_is_done(home, asks):
+    """One that was not replaced yet, or had written it before: no network is in the name."""
+    with namespaces(1) as (name,):
+        assert home.add("c1", name, asked=f"{THIS_BOOT} 100")["ips"]
+        file = home.remember("c1", f"{THIS_BOOT} 101", name="c1@eth0.del")
+        before = device(name)["ifindex"]
+        asks(home, name)
+        assert not file.exists()
+        assert (device(name) or {"ifindex": 0})["ifindex"] != before
+        assert home.delete("c1") is None
+
+
 NOBODY = 65534
 
 
-@pytest.mark.parametrize(("name", "owner"), [("pods@c2@eth0.del", 0), ("c1@eth0.del", 0), ("pods@c1@eth0.del", NOBODY)])
-def test_what_somebody_put_into_the_spool_is_not_done(home, name, owner):
+def kept_aside(home):
+    """The names of what was not believed, with nothing beside it that would be done."""
+    (folder,) = home.spool.iterdir()
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize(("name", "owner"), [("pods@c2@eth0.del", 0), ("c2@eth0.del", 0), ("pods@c1@eth0.del", NOBODY)])
+def test_what_somebody_put_into_the_spool_is_not_done_but_kept(home, name, owner):
     with namespaces(1) as (sandbox,):
         assert home.add("c1", sandbox, asked=f"{THIS_BOOT} 100")["ips"]
         os.chown(home.remember("c1", f"{THIS_BOOT} 101", name=name), owner, -1)
-        collect_the_spool(home)
+        home.verbs.collect()
+        home.settle()
+        assert kept_aside(home) == [name]
         assert device(sandbox) is not None
         assert home.delete("c1") is None
 
@@ -202,7 +223,9 @@ def test_a_deletion_that_comes_while_another_one_is_carried_out_is_not_lost(home
 
 def test_a_deletion_that_nobody_can_understand_does_not_wait_for_ever(home):
     home.remember("c1", f"{THIS_BOOT} 101", b"nonsense")
-    collect_the_spool(home)
+    home.verbs.collect()
+    home.settle()
+    assert kept_aside(home) == ["pods@c1@eth0.del"]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
