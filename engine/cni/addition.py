@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 
 from msgspec.structs import replace
@@ -32,6 +32,8 @@ from engine.pod.residents import Attachment, handle
 
 log = logging.getLogger(__name__)
 
+Awaited = Callable[[], bool]  # whether somebody still waits for the answer; to be called from any thread
+
 _NOTHING = Delegated((), (), {})
 
 
@@ -45,13 +47,13 @@ class Addition:
         self._removal = removal
         self._arriving: list[tuple[Attachment, Outcome[int]]] = []
 
-    async def make(self, call: Call, configuration: Configuration) -> tuple[Attachment, Reply]:
+    async def make(self, call: Call, configuration: Configuration, is_awaited: Awaited) -> tuple[Attachment, Reply]:
         """Nothing of ours is in the way: the new attachment, not yet confirmed, and what to answer."""
         seen = sandbox.look(call.namespace)
         if call.interface in seen.devices:
             what = f"interface {call.interface} exists in the container already"
             raise CniError(Code.INTERFACE_EXISTS, what, call.namespace)
-        given = await self._addresses(call, configuration, seen)
+        given = await self._addresses(call, configuration, seen, is_awaited)
         try:
             attachment = self._plan(call, configuration, seen, given)
             self._node.residents.put(attachment)
@@ -76,14 +78,22 @@ class Addition:
             log.warning("pod %s: %s", attachment.pod, error)
 
     # -- addresses ----------------------------------------------------------------
-    async def _addresses(self, call: Call, configuration: Configuration, seen: sandbox.Sandbox) -> Delegated:
+    async def _addresses(
+        self, call: Call, configuration: Configuration, seen: sandbox.Sandbox, is_awaited: Awaited
+    ) -> Delegated:
         if configuration.ipam == OURS:
             return self._assign(call, configuration)
         residents = self._node.residents
         draft = replace(self._draft(call, configuration, seen, _NOTHING), leaving=True)
         residents.put(draft)  # whatever ends us now, the plugin is told to take back what it may have given
+
+        def ask() -> Delegated:
+            if not is_awaited():  # others may have been before it for long
+                raise NotBegunError(Code.TRY_AGAIN_LATER, "the caller went away before its plugin was asked")
+            return self._plugins.add(configuration.ipam, call)
+
         try:
-            return await self._programs.run(lambda: self._plugins.add(configuration.ipam, call))
+            return await self._programs.run(ask)
         except NotBegunError:
             residents.discard(draft.key)
             raise

@@ -16,13 +16,13 @@ from engine.cni.task import Outcome
 from engine.loop import Loop
 
 T = TypeVar("T")
-_THREADS = 16  # works of one sort at once
+_THREADS = 16  # works of one sort at once, unless its owner wants fewer
 
 
 class Aside:
-    def __init__(self, loop: Loop, sort: str) -> None:
+    def __init__(self, loop: Loop, sort: str, threads: int = _THREADS) -> None:
         self._loop = loop
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"towpath-{sort}")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"towpath-{sort}")
 
     def close(self) -> None:
         """Begin nothing more. What is under way ends by itself, and nobody hears of it."""

@@ -46,7 +46,7 @@ class NotBegunError(CniError):
 
 
 class Plugins:
-    """Those that run now. To be called from any thread; `close` ends them, and lets no other begin."""
+    """Those that run now. To be called from any thread; `close` ends them, and lets no other begin until `open`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,6 +63,10 @@ class Plugins:
         with self._lock:
             self._closed = True
         self.interrupt()
+
+    def open(self) -> None:
+        with self._lock:
+            self._closed = False
 
     def add(self, name: str, call: Call) -> Delegated:
         """Addresses from the plugin. When it fails, or what it says cannot be used, it may have to take some back."""

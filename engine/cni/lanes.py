@@ -12,10 +12,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from engine.cni.call import Call
 from engine.cni.task import Outcome
 from engine.loop import Loop
+from engine.pod.residents import Attachment
 
 Lane = tuple[str, str]  # container, interface
+
+
+def lane_of(one: Call | Attachment) -> Lane:
+    return one.container, one.interface
 
 
 class Lanes:

@@ -12,13 +12,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from engine.cni import spool
+from engine.cni.answer import CniError
 from engine.cni.aside import Aside
-from engine.cni.call import Call
+from engine.cni.call import Call, is_later
+from engine.cni.configuration import OURS, Configuration, read_for_removal
 from engine.cni.delegate import Plugins
+from engine.cni.owed import Owed
 from engine.cni.task import Outcome, Tasks
 from engine.errors import TowpathError
 from engine.node import Node
-from engine.pod.residents import Attachment, Key
+from engine.pod.residents import Attachment, Key, handle
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +30,50 @@ log = logging.getLogger(__name__)
 class Removal:
     """`deletions` and `programs` are where devices are deleted, and where `plugins` run."""
 
-    def __init__(self, node: Node, tasks: Tasks, deletions: Aside, programs: Aside, plugins: Plugins) -> None:
+    def __init__(
+        self, node: Node, tasks: Tasks, deletions: Aside, programs: Aside, plugins: Plugins, owed: Owed
+    ) -> None:
         self._node = node
         self._tasks = tasks
         self._deletions = deletions
         self._programs = programs
         self._plugins = plugins
+        self._owed = owed
         self._leaving: list[tuple[Attachment, Outcome[None]]] = []
 
+    # -- what a DEL asks for ----------------------------------------------------------
+    async def delete(self, call: Call, configuration: Configuration) -> None:
+        key = key_of(call, configuration)
+        attachment = self._node.residents.get(key)
+        if attachment is not None and attachment.ipam == configuration.ipam:
+            await self.detach(attachment)
+            await self.take_back(attachment, call)
+            return
+        if attachment is None:
+            self._release(handle(key))
+        else:  # of ours, or the configuration was changed since
+            await self.forget(attachment)
+        if configuration.ipam != OURS:
+            await self._programs.run(lambda: self._plugins.run(configuration.ipam, call, "DEL"))
+
+    async def delete_remembered(self, call: Call) -> None:
+        """Unless the container was added anew since it was asked for. RefusedError when it makes no sense."""
+        try:
+            configuration = read_for_removal(call.input)
+        except CniError as error:  # as it will be at every further try
+            raise spool.RefusedError(str(error)) from error
+        attachment = self._node.residents.get(key_of(call, configuration))
+        if attachment is not None and is_later(attachment.asked, call.asked):
+            log.info("pod %s was added after a deletion that waited; it stays", attachment.pod)
+        else:
+            await self.delete(call, configuration)
+
+    def _release(self, handle: str) -> None:
+        """What an earlier removal could not give back when everything else was gone."""
+        addresses = self._node.addresses
+        addresses.release(handle, [given.address for given in addresses.given() if given.taken.handle == handle])
+
+    # -- devices ----------------------------------------------------------------------
     async def detach(self, attachment: Attachment) -> None:
         """Without telling a plugin that gave the addresses. Those of one turn go together: a pass has its price."""
         outcome: Outcome[None] = Outcome()
@@ -67,11 +107,7 @@ class Removal:
             log.exception("devices could not be deleted aside")
         return self._node.end_detaching(detachment)
 
-    def release(self, handle: str) -> None:
-        """What an earlier removal could not give back when everything else was gone."""
-        addresses = self._node.addresses
-        addresses.release(handle, [given.address for given in addresses.given() if given.taken.handle == handle])
-
+    # -- all of it --------------------------------------------------------------------
     async def forget(self, attachment: Attachment) -> None:
         """As `detach`, and a plugin that gave addresses takes them back after that."""
         await self.detach(attachment)
@@ -89,6 +125,10 @@ class Removal:
             self._node.complain(where, TowpathError(what, where=where, remedy="it is tried again"))
             raise
         self._node.complain(where, None)
+
+
+def key_of(call: Call, configuration: Configuration) -> Key:
+    return configuration.name, call.container, call.interface
 
 
 def _deletion_of(attachment: Attachment) -> Call:

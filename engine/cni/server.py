@@ -73,11 +73,13 @@ class Server:
         return self._acceptor.fileno()
 
     def rest(self) -> None:
-        """Leave new calls waiting."""
+        """Leave new calls waiting, and begin nothing that nobody asked for."""
         self._acceptor.rest()
+        self.verbs.rest()
 
     def resume(self) -> None:
         self._acceptor.resume()
+        self.verbs.resume()
 
     @property
     def idle(self) -> bool:

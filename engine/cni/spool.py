@@ -79,7 +79,7 @@ def pending_of(folder: Path, container: str, interface: str) -> list[Path]:
 
 
 async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
-    """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails."""
+    """Do the deletion in this file, if there is one. The file goes when that is done, and stays when it fails: why."""
     try:
         try:
             call = read(path)
@@ -92,7 +92,6 @@ async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Ex
         except RefusedError as reason:
             put_aside(path, reason)
     except Exception as error:  # noqa: BLE001 - whatever it was, the next try may have more luck
-        log.warning("deletion %s fails, and is tried again: %s", path.name, error)
         return error
     return None
 

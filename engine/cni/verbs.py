@@ -1,6 +1,6 @@
 """What each CNI verb does on this node.
 
-Owns: which call is done when, the order of the steps of DEL, GC, CHECK and STATUS, and what failures are called.
+Owns: which call is done when, the steps of GC, CHECK and STATUS, and what failures are called.
 Never: speaks to a socket, and never waits in the node's loop for a program.
 Invariant: every call is answered once; calls for one interface of one container
 are done one after the other, and whatever goes wrong in one, the next one's turn comes.
@@ -13,30 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.cni import planning, spool
-from engine.cni.addition import Addition
+from engine.cni.addition import Addition, Awaited
 from engine.cni.answer import CniError, Code, Reply, failure, nothing, versions
 from engine.cni.aside import Aside
-from engine.cni.call import Call, arguments_of, is_later
+from engine.cni.call import Call, arguments_of
 from engine.cni.checking import check_device, check_previous
+from engine.cni.collection import Collection
 from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
 from engine.cni.delegate import Plugins
-from engine.cni.lanes import Lane, Lanes
-from engine.cni.removal import Removal
+from engine.cni.lanes import Lanes, lane_of
+from engine.cni.owed import Owed
+from engine.cni.removal import Removal, key_of
 from engine.cni.task import Outcome, Tasks
 from engine.errors import TowpathError
 from engine.node import Node
 from engine.pod.ipam.allocator import NoAddressError, TakenError
 from engine.pod.namespace import identity
-from engine.pod.residents import Attachment, Key, handle
+from engine.pod.residents import Attachment
 
 log = logging.getLogger(__name__)
 
-GRACE = 60.0  # seconds for a runtime to delete a container whose namespace is gone, before we do
 PATIENCE = 3.0  # seconds for what is to be undone when we stop
 
 Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
 Answer = Callable[[Reply, Ended | None], None]
-Awaited = Callable[[], bool]  # whether somebody still waits for the answer
 
 
 class Verbs:
@@ -50,17 +50,21 @@ class Verbs:
         self._deletions = Aside(node.loop, "delete")
         self._programs = Aside(node.loop, "plugin")
         self._plugins = Plugins()
-        self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins)
+        owed = Owed(node.residents.leaving, node.loop.clock)
+        self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins, owed)
         self._addition = Addition(node, self._programs, self._plugins, self._removal)
+        self._collection = Collection(node, spool_folder, self._tasks, self._lanes, self._deletions, owed)
 
     def close(self) -> None:
         """Undo what nobody waits for any more; plugins that take too long for that are ended."""
+        self._collection.rest()
         for hurry in (None, self._plugins.interrupt, self._plugins.close):
             if hurry is not None:
                 hurry()
             if self._node.loop.turn_until(lambda: not self.busy, PATIENCE):
                 break
         self._plugins.close()
+        self._collection.close()
         for threads in (self._deletions, self._programs):
             threads.close()
 
@@ -74,31 +78,20 @@ class Verbs:
         self._tasks.begin(self._serve(call, answer, is_awaited))
 
     def collect(self) -> None:
-        """Do the deletions that wait in the spool, and those that a runtime failed to ask for."""
-        for path in self._waiting():
-            self._tasks.begin(self._carry_out(path))
-        residents = self._node.residents
-        for attachment in residents.gone_before(self._node.loop.clock() - GRACE):
-            self._collect(attachment, residents.is_gone)
-        for attachment in residents.leaving:  # an earlier removal failed, perhaps an earlier daemon's
-            self._collect(attachment, residents.is_leaving)
+        """Do what nobody asks for now, and is due."""
+        self._collection.look()
 
-    def _waiting(self) -> list[Path]:
-        try:
-            return spool.pending(self._spool)
-        except OSError as error:
-            log.warning("cannot look for deletions that wait, and look again: %s", error)
-            return []
+    def rest(self) -> None:
+        """Begin nothing of that, until `resume`."""
+        self._collection.rest()
 
-    def _collect(self, attachment: Attachment, is_due: Callable[[Key], bool]) -> None:
-        if _lane(attachment) not in self._lanes:  # otherwise somebody is about it
-            log.warning("removing what is left of pod %s", attachment.pod)
-            self._tasks.begin(self._forget_unless_changed(attachment, is_due, []))
+    def resume(self) -> None:
+        self._collection.resume()
 
     # -- one call ---------------------------------------------------------------
     async def _serve(self, call: Call, answer: Answer, is_awaited: Awaited) -> None:
         if call.verb in {"ADD", "DEL", "CHECK"}:
-            async with self._lanes.passage(_lane(call)):
+            async with self._lanes.passage(lane_of(call)):
                 await self._attend(call, answer, is_awaited)
         else:
             await self._attend(call, answer, is_awaited)
@@ -110,7 +103,7 @@ class Verbs:
             if call.verb == "ADD":
                 if not is_awaited():  # it would be taken back at once
                     raise CniError(Code.TRY_AGAIN_LATER, "the caller went away before its turn")
-                added, reply = await self._add(call)
+                added, reply = await self._add(call, is_awaited)
             else:
                 reply = await self._run(call)
         except Exception as error:  # noqa: BLE001 - whatever it was, it has to be said
@@ -129,7 +122,7 @@ class Verbs:
         removal = call.verb in {"DEL", "GC"}
         configuration = read_for_removal(call.input) if removal else read(call.input, arguments)
         verb = {
-            "DEL": self._delete,
+            "DEL": self._removal.delete,
             "CHECK": self._check,
             "GC": self._collect_garbage,
             "STATUS": self._status,
@@ -143,14 +136,14 @@ class Verbs:
             await self._programs.run(lambda: self._plugins.run(configuration.ipam, call, verb))
 
     # -- ADD --------------------------------------------------------------------
-    async def _add(self, call: Call) -> tuple[Attachment, Reply]:
+    async def _add(self, call: Call, is_awaited: Awaited) -> tuple[Attachment, Reply]:
         configuration = read(call.input, arguments_of(call.arguments))
         if configuration.previous is not None:
             what = "towpath makes the interface, so it must be the first plugin of the list"
             raise CniError(Code.INVALID_CONFIGURATION, what, "move the others behind it")
         await self._delete_first(call)
         await self._make_way(call)
-        return await self._addition.make(call, configuration)
+        return await self._addition.make(call, configuration, is_awaited)
 
     async def _delete_first(self, call: Call) -> None:
         """Deletions that were asked for while no daemon answered. The runtime believes them done."""
@@ -159,8 +152,11 @@ class Verbs:
         except OSError as error:
             raise CniError(Code.TRY_AGAIN_LATER, "cannot look for deletions that wait", str(error)) from error
         for path in waiting:
-            problem = await spool.carry_out(path, self._delete_remembered)
-            if problem is not None and self._node.residents.of_interface(call.container, call.interface) is not None:
+            problem = await spool.carry_out(path, self._removal.delete_remembered)
+            if problem is None:
+                continue
+            log.warning("deletion %s fails, and is tried again: %s", path.name, problem)
+            if self._node.residents.of_interface(call.container, call.interface) is not None:
                 what = "the deletion that was asked for before is not done yet"
                 raise CniError(Code.TRY_AGAIN_LATER, what, str(problem))
 
@@ -174,51 +170,11 @@ class Verbs:
             raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
         await self._removal.forget(earlier)
 
-    # -- DEL and GC ----------------------------------------------------------------
-    async def _delete(self, call: Call, configuration: Configuration) -> None:
-        key = _key(call, configuration)
-        attachment = self._node.residents.get(key)
-        if attachment is not None and attachment.ipam == configuration.ipam:
-            await self._removal.detach(attachment)
-            await self._removal.take_back(attachment, call)
-            return
-        if attachment is None:
-            self._removal.release(handle(key))
-        else:  # of ours, or the configuration was changed since
-            await self._removal.forget(attachment)
-        await self._ask_plugin(configuration, call, "DEL")
-
-    async def _delete_remembered(self, call: Call) -> None:
-        """Unless the container was added anew since it was asked for."""
-        try:
-            configuration = read_for_removal(call.input)
-        except CniError as error:  # as it will be at every further try
-            raise spool.RefusedError(str(error)) from error
-        attachment = self._node.residents.get(_key(call, configuration))
-        if attachment is not None and is_later(attachment.asked, call.asked):
-            log.info("pod %s was added after a deletion that waited; it stays", attachment.pod)
-        else:
-            await self._delete(call, configuration)
-
-    async def _carry_out(self, path: Path) -> None:
-        try:
-            call = spool.read(path)
-        except spool.RefusedError:  # which is nobody's turn
-            await spool.carry_out(path, self._delete_remembered)
-            return
-        except OSError as error:
-            log.warning("cannot read %s, which is tried again: %s", path, error)
-            return
-        if call is not None and _lane(call) not in self._lanes:  # otherwise somebody is about it already
-            async with self._lanes.passage(_lane(call)):
-                await spool.carry_out(path, self._delete_remembered)
-
-    async def _forget_unless_changed(
-        self, attachment: Attachment, is_due: Callable[[Key], bool], problems: list[Exception]
-    ) -> None:
+    # -- GC ----------------------------------------------------------------------------
+    async def _forget_unless_changed(self, attachment: Attachment, problems: list[Exception]) -> None:
         """When its lane is free, and if it is then still the one that was meant."""
-        async with self._lanes.passage(_lane(attachment)):
-            if self._node.residents.get(attachment.key) != attachment or not is_due(attachment.key):
+        async with self._lanes.passage(lane_of(attachment)):
+            if self._node.residents.get(attachment.key) != attachment:
                 return
             try:
                 await self._removal.forget(attachment)
@@ -242,7 +198,7 @@ class Verbs:
         if stale:
             log.warning("GC of network %s removes %d attachments", configuration.name, len(stale))
         problems: list[Exception] = []
-        works = [self._forget_unless_changed(attachment, lambda _: True, problems) for attachment in stale]
+        works = [self._forget_unless_changed(attachment, problems) for attachment in stale]
         for ended in [self._tasks.begin(work) for work in works]:
             await ended
         if configuration.ipam == OURS:
@@ -254,7 +210,7 @@ class Verbs:
     # -- looking -------------------------------------------------------------------
     async def _check(self, call: Call, configuration: Configuration) -> None:
         _needs(configuration, "0.4.0", "CHECK")
-        attachment = self._node.residents.get(_key(call, configuration))
+        attachment = self._node.residents.get(key_of(call, configuration))
         if configuration.previous is None:
             raise CniError(Code.INVALID_CONFIGURATION, "prevResult is missing", "CHECK compares with it")
         if attachment is None:
@@ -314,11 +270,3 @@ def _needs(configuration: Configuration, version: str, verb: str) -> None:
     if configuration.version < version:
         what = f"{verb} needs cniVersion {version}"
         raise CniError(Code.INCOMPATIBLE_VERSION, what, f"the configuration has {configuration.version}")
-
-
-def _lane(of: Call | Attachment) -> Lane:
-    return of.container, of.interface
-
-
-def _key(call: Call, configuration: Configuration) -> Key:
-    return configuration.name, call.container, call.interface

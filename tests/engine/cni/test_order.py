@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+    monkeypatch.setattr("engine.cni.collection.GRACE", 0.0)
     with Home(tmp_path) as made:
         yield made
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -66,6 +68,11 @@ def plugin(tmp_path):
     return Stubborn(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr("engine.cni.collection.FIRST_PAUSE", 0.0)
+
+
 def is_owed(home, sandbox, plugin):
     """The pod is out, and its address is not forgotten."""
     assert plugin.holds
@@ -104,7 +111,7 @@ def collect_what_is_gone(home, sandbox, plugin):
 
 @pytest.mark.parametrize("remove", [delete, collect_garbage, collect_what_is_gone])
 def test_what_is_not_taken_back_is_tried_again(home, sandbox, plugin, monkeypatch, remove):
-    monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+    monkeypatch.setattr("engine.cni.collection.GRACE", 0.0)
     assert home.add("c1", sandbox, **plugin.keys)["ips"]
     plugin.refuse()
     remove(home, sandbox, plugin)
@@ -144,23 +151,38 @@ def test_a_plugin_is_not_asked_for_what_cannot_be_written_down(home, sandbox, pl
     assert home.delete("c1", **plugin.keys) is None
 
 
-def test_what_a_plugin_gives_while_the_daemon_is_killed_is_taken_back(tmp_path, plugin):
-    """And nobody has to ask for it."""
-    go_on = tmp_path / "go-on"
+IMPATIENT = """
+from engine.cni import delegate
+
+delegate.DEADLINE = 4.0  # before others take it
+
+from engine import daemon
+
+daemon.COLLECT_PAUSE = 0.2
+"""
+
+
+def test_what_a_plugin_gives_after_its_daemon_was_killed_is_taken_back(tmp_path, plugin):
+    """The plugin outlives the daemon, and the next one is there before it is through. Nobody has to ask for it."""
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
     program = plugin.folder / "stubborn"
-    program.write_text(program.read_text().replace("; echo", f"; while [ ! -e {go_on} ]; do sleep 0.02; done; echo"))
+    wait = f"then touch {begun}; while [ ! -e {go_on} ]; do sleep 0.02; done; touch"
+    program.write_text(program.read_text().replace("then touch", wait))
+    (tmp_path / "sitecustomize.py").write_text(IMPATIENT)
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     with two_nodes(tmp_path) as (node, _):
         node.write(pods=0, peers=False)
-        runtime = runtime_of(node.start())
+        runtime = runtime_of(node.start(environment=environment))
         text = json.dumps(runtime.configuration(ipam=plugin.keys["ipam"])).encode()
         variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(node.pod_namespaces[0]), "CNI_IFNAME": "eth0"}
         call = {**variables, "CNI_COMMAND": "ADD", "CNI_PATH": str(plugin.folder)}
         running = runtime.start_raw(call, text)
-        wait_for(lambda: plugin.holds)
+        wait_for(begun.exists)
         node.stop(signal.SIGKILL)
-        go_on.touch()
         assert finished(running).code == 11
-        node.start()
+        node.start(environment=environment)
+        go_on.touch()
+        wait_for(lambda: plugin.holds)
         wait_for(lambda: not plugin.holds)
         assert node.pods() == {}
         wait_for(lambda: node.status().problems == [])

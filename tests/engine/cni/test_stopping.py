@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from engine.cni import server
-from engine.cni.call import MESSAGE_LIMIT, pack
+from engine.cni.call import MESSAGE_LIMIT, checked, pack
 from engine.cni.server import Server
 from engine.pod.departure import Departure
 from tests.engine.cni.home import Home
@@ -163,6 +163,34 @@ def test_an_addition_whose_caller_went_away_before_anybody_read_it_is_not_begun(
     home.turn_until(lambda: "went away before its turn" in caplog.text or looked)
     home.turn_until(lambda: home.server.idle)
     assert looked == []
+    home.server.close()
+
+
+def test_a_plugin_is_not_asked_for_a_caller_that_went_away_before_its_turn(home, sandbox, monkeypatch):
+    """Sixteen hanging ones are before it."""
+    awaited, begun, asked = [True], [], []
+    hold, enough = threading.Event(), threading.Event()
+
+    def wait(number):
+        begun.append(number)
+        if len(begun) == 16:
+            enough.set()
+        assert hold.wait(10)
+
+    for number in range(16):
+        home.verbs._programs._threads.submit(wait, number)
+    assert enough.wait(10)
+    monkeypatch.setattr(home.verbs._plugins, "add", lambda *arguments: asked.append(arguments))
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0"}
+    text = json.dumps({"cniVersion": "1.1.0", "name": "pods", "ipam": {"type": "lazy"}}).encode()
+    said = []
+    home.verbs.serve(checked(variables, text), lambda reply, _: said.append(reply.status), lambda: awaited[0])
+    assert [attachment.container for attachment in home.node.residents.leaving] == ["c1"]
+    awaited[0] = False
+    hold.set()
+    home.settle()
+    assert (said, asked) == ([1], [])
+    assert home.node.residents.attachments == []
     home.server.close()
 
 

@@ -141,7 +141,7 @@ def test_a_container_that_nobody_deletes_is_collected(home, monkeypatch):
         assert len(node.residents.pods()) == 1
         verbs.collect()
         assert len(node.residents.attachments) == 2, "its runtime has a minute to ask for it"
-        monkeypatch.setattr("engine.cni.verbs.GRACE", 0.0)
+        monkeypatch.setattr("engine.cni.collection.GRACE", 0.0)
         verbs.collect()
         home.settle()
         assert [attachment.container for attachment in node.residents.attachments] == [names[1]]
