@@ -7,9 +7,10 @@ Invariant: a plugin that an earlier daemon started may run on without it; what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from engine.cni.delegate import DEADLINE
+from engine.loop import Loop
 from engine.pod.residents import Attachment, Key
 
 _One = tuple[Key, float]  # the same interface that was added again is another one
@@ -18,15 +19,15 @@ _One = tuple[Key, float]  # the same interface that was added again is another o
 class Owed:
     """`leaving`: what an earlier daemon left."""
 
-    def __init__(self, leaving: Iterable[Attachment], clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._until = clock() + DEADLINE
+    def __init__(self, leaving: Iterable[Attachment], loop: Loop) -> None:
+        self._loop = loop
+        self._until = loop.clock() + DEADLINE
         self._begun = {_one(attachment) for attachment in leaving if not attachment.addresses}
         self._detached: dict[Key, float] = {}
 
     def may_grow(self, attachment: Attachment) -> bool:
         """Its plugin was asked for addresses by a daemon that did not hear the answer, and may still give some."""
-        return _one(attachment) in self._begun and self._clock() < self._until
+        return _one(attachment) in self._begun and self._loop.clock() < self._until
 
     def say_detached(self, attachment: Attachment) -> None:
         self._detached[attachment.key] = attachment.since

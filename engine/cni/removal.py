@@ -115,11 +115,14 @@ class Removal:
             await self.take_back(attachment, _deletion_of(attachment))
 
     async def take_back(self, attachment: Attachment, call: Call) -> None:
-        """Its device is gone: have the plugin that gave its addresses do its part of `call`. After that it is forgotten."""
+        """Its device is gone: have the plugin that gave its addresses do its part of `call`. After that it is forgotten,
+        unless it has to be done again later.
+        """
         where = f"pod {attachment.pod}"
         try:
             await self._programs.run(lambda: self._plugins.run(attachment.ipam, call, "DEL"))
-            self._node.residents.discard(attachment.key)
+            if not self._owed.may_grow(attachment):
+                self._node.residents.discard(attachment.key)
         except Exception as error:
             what = f"its addresses are not given back: {error}"
             self._node.complain(where, TowpathError(what, where=where, remedy="it is tried again"))

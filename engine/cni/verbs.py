@@ -50,7 +50,7 @@ class Verbs:
         self._deletions = Aside(node.loop, "delete")
         self._programs = Aside(node.loop, "plugin")
         self._plugins = Plugins()
-        owed = Owed(node.residents.leaving, node.loop.clock)
+        owed = Owed(node.residents.leaving, node.loop)
         self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins, owed)
         self._addition = Addition(node, self._programs, self._plugins, self._removal)
         self._collection = Collection(node, spool_folder, self._tasks, self._lanes, self._deletions, owed)
@@ -169,6 +169,9 @@ class Verbs:
             what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
             raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
         await self._removal.forget(earlier)
+        if self._node.residents.get(earlier.key) is not None:
+            what = "an addition that an earlier daemon began may still be under way"
+            raise CniError(Code.TRY_AGAIN_LATER, what, f"plugin {earlier.ipam} has some seconds left")
 
     # -- GC ----------------------------------------------------------------------------
     async def _forget_unless_changed(self, attachment: Attachment, problems: list[Exception]) -> None:

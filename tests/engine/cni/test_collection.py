@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -81,9 +82,9 @@ def test_an_addition_does_not_wait_for_plugins_that_hang_over_what_is_owed(reboo
     assert said[0]["ips"]
     assert len(plugin.deletions) == collection.PLUGINS_AT_ONCE
     plugin.deletes("exit 0")
-    assert rebooted.verbs._collection._plugins.interrupt() is None
+    rebooted.verbs._collection._plugins.interrupt()
     rebooted.settle()
-    rebooted.node.loop.clock = lambda: time.monotonic() + collection.FIRST_PAUSE + 1
+    pass_on(rebooted, collection.FIRST_PAUSE + 1)
     rebooted.verbs.collect()
     rebooted.settle()
     assert [attachment.container for attachment in rebooted.node.residents.attachments] == ["new"]
@@ -103,7 +104,7 @@ def test_a_plugin_that_fails_is_asked_less_and_less_and_says_so_once(rebooted, p
                 assert sorted(set(plugin.deletions)) == sorted(f"old{number}" for number in range(OWED))
                 asked.append(later)
             later += 10.0
-    pauses = [after - before for before, after in zip(asked, asked[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(asked)]
     assert pauses[:4] == pytest.approx([20, 30, 50, 90], abs=10.1)
     assert max(pauses) <= collection.LONGEST_PAUSE + 10
     said = [record.getMessage() for record in caplog.records if "old7" in record.getMessage()]

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
-from engine.cni import addition
+from engine.cni import addition, delegate
 from engine.errors import KernelError
 from tests.engine.cni.home import Home, ending, failing
 from tests.engine.cni.runtime import finished, runtime_of
@@ -186,6 +187,39 @@ def test_what_a_plugin_gives_after_its_daemon_was_killed_is_taken_back(tmp_path,
         wait_for(lambda: not plugin.holds)
         assert node.pods() == {}
         wait_for(lambda: node.status().problems == [])
+
+
+def ask_nobody(home, sandbox, plugin):
+    home.verbs.collect()
+    home.settle()
+
+
+def delete_it(home, sandbox, plugin):
+    assert home.delete("c1", **plugin.keys) is None
+
+
+def add_it_again(home, sandbox, plugin):
+    assert home.add("c1", sandbox, **plugin.keys)["code"] == 11
+
+
+@pytest.mark.parametrize("ask", [ask_nobody, delete_it, add_it_again])
+def test_what_a_killed_daemon_asked_for_is_not_forgotten_before_its_plugin_is_through(
+    tmp_path, sandbox, plugin, monkeypatch, ask
+):
+    with ending(tmp_path, "killed") as home:
+        monkeypatch.setattr(home.verbs._plugins, "add", _refuse)
+        monkeypatch.setattr(home.verbs._plugins, "run", _refuse)
+        assert home.add("c1", sandbox, **plugin.keys)["code"] == 100
+    with Home(tmp_path) as home:
+        ask(home, sandbox, plugin)
+        assert [attachment.container for attachment in home.node.residents.leaving] == ["c1"]
+        plugin.lease.touch()  # as the plugin does that runs on
+        home.node.loop.clock = lambda: time.monotonic() + delegate.DEADLINE
+        home.verbs.collect()
+        home.settle()
+        assert not plugin.holds
+        assert home.node.residents.attachments == []
+        assert home.node.problems() == []
 
 
 def test_a_plugin_that_did_not_run_has_nothing_to_take_back(home, sandbox):
