@@ -276,7 +276,7 @@ class Keeper:
     def end_detaching(self, detachment: Detachment) -> dict[Key, TowpathError]:
         """The last half: the devices are gone, and so are addresses and attachments, but for those that were refused.
 
-        Those whose addresses a plugin has to take back are left to whoever tells it.
+        Those whose addresses a plugin has to take back are left to whoever tells it, and so is what was complained of.
         """
         departure = detachment.departure
         if departure is None:
@@ -290,7 +290,8 @@ class Keeper:
                 error = tried(partial(self._forget, attachment), f"pod {attachment.pod}")
             if error is not None:
                 refused[attachment.key] = error
-            self.complaints.say(f"pod {attachment.pod}", error)
+            if error is not None or not attachment.ipam:
+                self.complaints.say(f"pod {attachment.pod}", error)
         return refused
 
     def _forget(self, attachment: Attachment) -> None:

@@ -227,6 +227,21 @@ def test_a_plugin_that_did_not_run_has_nothing_to_take_back(home, sandbox):
     assert home.node.residents.attachments == []
 
 
+def test_what_is_tried_again_stays_a_problem_meanwhile(home, sandbox, plugin):
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    plugin.refuse()
+    delete(home, sandbox, plugin)
+    begun, go_on = home.folder / "begun", home.folder / "go-on"
+    program = plugin.folder / "stubborn"
+    program.write_text(f"#!/bin/sh\ntouch {begun}\nwhile [ ! -e {go_on} ]; do sleep 0.02; done\nrm {plugin.lease}\n")
+    home.verbs.collect()
+    home.turn_until(begun.exists)
+    is_owed(home, sandbox, plugin)
+    go_on.touch()
+    home.settle()
+    assert home.node.problems() == []
+
+
 def test_the_next_addition_waits_for_what_is_to_be_taken_back(home, sandbox, plugin):
     assert home.add("c1", sandbox, **plugin.keys)["ips"]
     plugin.refuse()
