@@ -26,6 +26,9 @@ class Complaints:
     def __iter__(self) -> Iterator[TowpathError]:
         return iter(self._errors.values())
 
+    def has(self, about: str) -> bool:
+        return about in self._errors
+
     def say(self, about: str, error: TowpathError | None) -> None:
         """Show `error` until None settles it."""
         if error is None:

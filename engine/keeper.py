@@ -30,7 +30,7 @@ from engine.errors import TowpathError
 from engine.handover.giver import Estate
 from engine.lockfile import LockFile
 from engine.loop import Loop
-from engine.model import Desired, Facts, Underlay, Unenforceable
+from engine.model import Address, Desired, Facts, Underlay, Unenforceable
 from engine.pod.addresses import Addresses, open_addresses
 from engine.pod.departure import Departure
 from engine.pod.residents import Attachment, Key, Residents, open_residents
@@ -293,6 +293,22 @@ class Keeper:
             if error is not None or not attachment.ipam:
                 self.complaints.say(f"pod {attachment.pod}", error)
         return refused
+
+    def write_off(self, wanted: str | Address) -> Attachment | None:
+        """Whoever is leaving by this pod's name or with this address, forgotten though its plugin took nothing back.
+
+        TowpathError when its device still stands. One that nobody complained of may be an addition that has just begun.
+        """
+        for attachment in self.residents.leaving:
+            about = f"pod {attachment.pod}"
+            if not attachment.ipam or wanted not in (attachment.pod, *attachment.ip_addresses()):
+                continue
+            if attachment.addresses or self.complaints.has(about):
+                self.detach([attachment.key])
+                self.residents.discard(attachment.key)
+                self.complaints.say(about, None)
+                return attachment
+        return None
 
     def _forget(self, attachment: Attachment) -> None:
         """Its addresses first: what cannot be written down then is tried again with the attachment."""

@@ -202,8 +202,15 @@ class Node:
         return self.loop.call(lambda: accounts.check(self.addresses, self.residents, self.config))
 
     def ipam_release(self, address: str) -> views.IpamReleased:
-        parsed = _address(address)
-        return self.loop.call(lambda: accounts.release(self.addresses, self.residents, parsed))
+        """Also of a pod that is gone but for its plugin, which may be told by the pod's name: nobody asks the plugin again."""
+
+        def release() -> views.IpamReleased:
+            owed = self._keeper.write_off(_address_or_name(address))
+            if owed is not None:
+                return views.IpamReleased(address, owed.handle)
+            return accounts.release(self.addresses, self.residents, _address(address))
+
+        return self.loop.call(release)
 
     # -- policy ------------------------------------------------------------------
     def explain(self, source: str, destination: str, service: str = "", source_port: int = 49_152) -> views.Explanation:
@@ -285,3 +292,10 @@ def _address(text: str) -> Address:
     except ValueError:
         remedy = 'write an address such as "10.0.0.1" or "fd00::1"'
         raise ConfigError(f"{text[:80]!r} is no IP address", where="address", remedy=remedy) from None
+
+
+def _address_or_name(text: str) -> Address | str:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return text

@@ -72,7 +72,10 @@ def check(output: Output, path: Path) -> None:
 @click.argument("address")
 @options
 def release(address: str, output: Output, path: Path) -> None:
-    """Give back ADDRESS, and forget whom it was kept for. Refused while an attached pod has it."""
+    """Give back ADDRESS, and forget whom it was kept for. Refused while an attached pod has it.
+
+    With an address, or the name, of a pod whose delegated plugin does not take its addresses back: do not ask it again.
+    """
     from engine.views import IpamReleased
 
     answer = ask(path, "ipam_release", IpamReleased, address=address)

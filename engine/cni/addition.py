@@ -21,6 +21,7 @@ from engine.cni.aside import Aside
 from engine.cni.call import Call, arguments_of
 from engine.cni.configuration import OURS, Configuration
 from engine.cni.delegate import Delegated, NotBegunError, Plugins
+from engine.cni.owed import Owed
 from engine.cni.removal import Removal
 from engine.cni.task import Outcome
 from engine.errors import TowpathError
@@ -40,11 +41,12 @@ _NOTHING = Delegated((), (), {})
 class Addition:
     """`programs` is where `plugins` run."""
 
-    def __init__(self, node: Node, programs: Aside, plugins: Plugins, removal: Removal) -> None:
+    def __init__(self, node: Node, programs: Aside, plugins: Plugins, removal: Removal, owed: Owed) -> None:
         self._node = node
         self._programs = programs
         self._plugins = plugins
         self._removal = removal
+        self._owed = owed
         self._arriving: list[tuple[Attachment, Outcome[int]]] = []
 
     async def make(self, call: Call, configuration: Configuration, is_awaited: Awaited) -> tuple[Attachment, Reply]:
@@ -132,7 +134,8 @@ class Addition:
         node = self._node
         used: set[Address] = set()
         if configuration.ipam != OURS:  # ours gives nothing twice
-            used = {address for other in node.residents.attachments for address in other.ip_addresses()}
+            others = [other for other in node.residents.attachments if not self._has_left(other)]
+            used = {address for other in others for address in other.ip_addresses()}
             used |= {address for pod in node.config.pods for address in pod.addresses}
         planning.check_addresses(given.addresses, node.config, used)
         if configuration.ports:
@@ -146,6 +149,11 @@ class Addition:
             ports=tuple(planning.wish(port) for port in configuration.ports),
             bandwidth=astuple(configuration.bandwidth),
         )
+
+    def _has_left(self, other: Attachment) -> bool:
+        """Its device is gone, and whose its addresses are is for the plugin to say, which they are still owed to."""
+        residents = self._node.residents
+        return residents.is_leaving(other.key) and (residents.is_gone(other.key) or self._owed.is_detached(other))
 
     def _routes_in(self, namespace: Identity) -> Iterator[Prefix]:
         """Those of attachments, which may have come since somebody looked, and whose devices may be still to be made."""

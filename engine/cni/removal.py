@@ -96,6 +96,8 @@ class Removal:
             if refusal is not None:
                 outcome.fail(refusal)
             else:
+                if attachment.ipam:
+                    self._owed.say_detached(attachment)
                 outcome.settle(None)
 
     async def _detach_together(self, attachments: list[Attachment]) -> Mapping[Key, Exception]:
@@ -123,9 +125,12 @@ class Removal:
             await self._programs.run(lambda: self._plugins.run(attachment.ipam, call, "DEL"))
             if not self._owed.may_grow(attachment):
                 self._node.residents.discard(attachment.key)
+                self._owed.forget(attachment)
         except Exception as error:
-            what = f"its addresses are not given back: {error}"
-            self._node.complain(where, TowpathError(what, where=where, remedy="it is tried again"))
+            if self._node.residents.get(attachment.key) is not None:  # otherwise it was written off meanwhile
+                what = f"its addresses are not given back: {error}"
+                remedy = f"it is tried again; to give up: towpath ipam release {attachment.pod}"
+                self._node.complain(where, TowpathError(what, where=where, remedy=remedy))
             raise
         self._node.complain(where, None)
 

@@ -52,7 +52,7 @@ class Verbs:
         self._plugins = Plugins()
         owed = Owed(node.residents.leaving, node.loop)
         self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins, owed)
-        self._addition = Addition(node, self._programs, self._plugins, self._removal)
+        self._addition = Addition(node, self._programs, self._plugins, self._removal, owed)
         self._collection = Collection(node, spool_folder, self._tasks, self._lanes, self._deletions, owed)
 
     def close(self) -> None:

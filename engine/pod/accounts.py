@@ -58,7 +58,8 @@ def _leaks(addresses: Addresses, residents: Residents, config: Config) -> Iterat
             yield _leak("outside", address, handle, "it is in no pool of ipam.pools any more")
     owners: dict[Address, str] = {address: pod.name for pod in config.pods for address in pod.addresses}
     for attachment in attachments:
-        yield from _leaks_of(attachment, taken, owners)
+        if not (attachment.ipam and attachment.leaving):  # its plugin may have given them to another pod
+            yield from _leaks_of(attachment, taken, owners)
         if residents.is_gone(attachment.key):
             for first in attachment.ip_addresses()[:1]:  # none, when a plugin may have given some and did not say
                 remedy = "its namespace is gone; it is removed within a minute or two"

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from engine.cni import addition, delegate
-from engine.errors import KernelError
+from engine.errors import KernelError, TowpathError
 from tests.engine.cni.home import Home, ending, failing
 from tests.engine.cni.runtime import finished, runtime_of
 from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
@@ -240,6 +240,70 @@ def test_what_is_tried_again_stays_a_problem_meanwhile(home, sandbox, plugin):
     go_on.touch()
     home.settle()
     assert home.node.problems() == []
+
+
+@pytest.mark.parametrize("wanted", ["10.1.0.77", "pods@c1"])
+def test_what_is_owed_to_a_plugin_that_is_no_more_can_be_written_off(home, sandbox, plugin, wanted):
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    with pytest.raises(TowpathError):
+        home.node.ipam_release(wanted)
+    (plugin.folder / "stubborn").unlink()
+    assert home.delete("c1", **plugin.keys)["code"] == 7
+    assert home.node.ipam_release(wanted).handle == "pods/c1/eth0"
+    assert home.node.residents.attachments == []
+    assert home.node.problems() == []
+
+
+def test_what_a_plugin_may_have_given_can_be_written_off_too(home, sandbox, plugin):
+    plugin.refuse()
+    plugin.gives("10.1.0.77", status=3)
+    assert home.add("c1", sandbox, **plugin.keys)["code"] == 105
+    assert home.node.ipam_release("pods@c1").handle == "pods/c1/eth0"
+    assert home.node.residents.attachments == []
+    assert home.node.problems() == []
+
+
+def test_what_is_written_off_while_its_plugin_is_asked_is_no_problem_afterwards(home, sandbox, plugin):
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    begun, go_on = home.folder / "begun", home.folder / "go-on"
+    program = plugin.folder / "stubborn"
+    program.write_text(f"#!/bin/sh\ntouch {begun}\nwhile [ ! -e {go_on} ]; do sleep 0.02; done\nexit 3\n")
+    said = home.begin("DEL", "c1", **plugin.keys)
+    home.turn_until(begun.exists)
+    assert home.node.ipam_release("10.1.0.77").handle == "pods/c1/eth0"
+    go_on.touch()
+    home.settle()
+    assert said[0]["code"] == 105
+    assert home.node.problems() == []
+
+
+def test_an_addition_that_has_just_begun_cannot_be_written_off(home, sandbox, plugin):
+    go_on = home.folder / "go-on"
+    program = plugin.folder / "stubborn"
+    program.write_text(program.read_text().replace("; echo", f"; while [ ! -e {go_on} ]; do sleep 0.02; done; echo"))
+    said = home.begin("ADD", "c1", sandbox, **plugin.keys)
+    home.turn_until(lambda: plugin.holds)
+    with pytest.raises(TowpathError):
+        home.node.ipam_release("pods@c1")
+    go_on.touch()
+    home.settle()
+    assert said[0]["ips"]
+    assert home.delete("c1", **plugin.keys) is None
+
+
+def test_a_plugin_may_give_again_what_is_owed_to_it(home, sandbox, plugin):
+    """It knows best whose the address is, once nothing stands that has it."""
+    assert home.add("c1", sandbox, **plugin.keys)["ips"]
+    assert home.ask("ADD", "c2", sandbox, "eth1", **plugin.keys, defaultRoute=False)["code"] == 103
+    plugin.refuse()
+    delete(home, sandbox, plugin)
+    assert home.ask("ADD", "c2", sandbox, **plugin.keys)["ips"][0]["address"].startswith("10.1.0.77/")
+    assert home.node.ipam_check().leaks == []
+    plugin.give_in()
+    home.verbs.collect()
+    home.settle()
+    assert [attachment.container for attachment in home.node.residents.attachments] == ["c2"]
+    assert home.delete("c2", **plugin.keys) is None
 
 
 def test_the_next_addition_waits_for_what_is_to_be_taken_back(home, sandbox, plugin):
