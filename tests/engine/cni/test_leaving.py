@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
 
 STUBBORN_KERNEL = """
 import os
-from engine.pod import attach
+from engine.pod import departure
 from fastpath.port.tun import TunPort
 
 def unless_busy(delete):
@@ -27,7 +27,7 @@ def unless_busy(delete):
         delete(*arguments)
     return attempt
 
-TunPort.delete, attach.delete = unless_busy(TunPort.delete), unless_busy(attach.delete)
+TunPort.delete, departure.delete = unless_busy(TunPort.delete), unless_busy(departure.delete)
 """
 
 
