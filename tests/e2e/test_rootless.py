@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ def test_in_a_user_namespace(tests):
     if allowed.returncode:
         pytest.skip(f"the kernel grants no user namespace: {allowed.stderr.strip()}")
     command = [*APART, sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", tests]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # pytest cleans up after earlier runs, which were of other users
+        environment = {**os.environ, "PYTEST_DEBUG_TEMPROOT": folder}
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-20_000:]
     assert "passed" in done.stdout and "skipped" not in done.stdout, done.stdout
