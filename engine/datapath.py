@@ -272,8 +272,10 @@ class Datapath:
             known["open_ranges"] = " ".join(map(str, self.forwarding.open_ranges)).encode()
         return known
 
-    def go_on(self, known: Mapping[str, bytes], cpus: tuple[int, ...] = ()) -> None:
-        """Begin to forward where a `pause` ended it, here or in a predecessor."""
+    def go_on(
+        self, known: Mapping[str, bytes], cpus: tuple[int, ...] = (), sort_out: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin to forward where a `pause` ended it, here or in a predecessor. `sort_out` forgets what is known of others."""
         for name, take in (("flows", self.plane.import_flows), ("detours", self.plane.import_detours)):
             try:
                 if name in known:
@@ -283,6 +285,7 @@ class Datapath:
         ranges = [ip_network(text) for text in known.get("open_ranges", b"").decode().split()]
         for gone in without(ranges, self.forwarding.open_ranges):
             self.plane.forget_flows(gone)  # which nobody judged, and nobody keeps from leading to a peer now
+        sort_out()
         self.start(cpus)
 
     def leave(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -144,19 +144,23 @@ class Keeper:
             self._open(directory)
             self.datapath.adopt(self._desire(self.config), takeover.inheritance)
             known = takeover.ready()
-            self.datapath.go_on(known, self.config.workers.cpus)
+            self.datapath.go_on(known, self.config.workers.cpus, partial(self._sort_out_flows, known))
             takeover.begin()
         except BaseException as error:
             self.leave()
             takeover.give_up(error)
             raise
         takeover.finish()
-        if _WHOSE_FLOWS in known:
-            self.policing.inherit(known[_WHOSE_FLOWS])
         self._lock.claim()
         self._attend()
         self.addresses.settle(self.residents)
         self._enforce(self.config)
+
+    def _sort_out_flows(self, known: Mapping[str, bytes]) -> None:
+        """Before anything is forwarded: those of whoever is not here would pass for who has the address by this file."""
+        if _WHOSE_FLOWS in known:
+            self.policing.inherit(known[_WHOSE_FLOWS])
+            self.policing.forget_departed(self.facts(self.config))
 
     def _open(self, directory: Path) -> None:
         """Journals, plane and drivers; nothing is changed by that."""
