@@ -153,7 +153,7 @@ class _Client:
         if self._connection.fileno() < 0:
             return False
         try:
-            return self._connection.recv(1, socket.MSG_PEEK) != b""
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
         except BlockingIOError:
             return True
         except OSError:
