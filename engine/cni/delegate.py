@@ -45,6 +45,10 @@ class NotBegunError(CniError):
     """The plugin did not run, so it has nothing to take back."""
 
 
+class MissingPluginError(NotBegunError):
+    """There is no such program where the runtime says."""
+
+
 class Plugins:
     """Those that run now. To be called from any thread; `close` ends them, and lets no other begin until `open`."""
 
@@ -133,7 +137,8 @@ def find(name: str, search_path: str) -> str:
         candidate = os.path.join(directory, name)
         if os.path.isabs(candidate) and _is_program(candidate):
             return candidate
-    raise NotBegunError(Code.INVALID_CONFIGURATION, f"IPAM plugin {name} was not found", f"CNI_PATH={search_path}")
+    what = f"IPAM plugin {name} was not found"
+    raise MissingPluginError(Code.INVALID_CONFIGURATION, what, f"CNI_PATH={search_path}")
 
 
 def _is_program(path: str) -> bool:

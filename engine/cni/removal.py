@@ -17,7 +17,7 @@ from engine.cni.answer import CniError
 from engine.cni.aside import Aside
 from engine.cni.call import Call, is_later
 from engine.cni.configuration import OURS, Configuration, read_for_removal
-from engine.cni.delegate import Plugins
+from engine.cni.delegate import MissingPluginError, Plugins
 from engine.cni.owed import Owed
 from engine.cni.task import Outcome, Tasks
 from engine.errors import TowpathError
@@ -54,7 +54,16 @@ class Removal:
         else:  # of ours, or the configuration was changed since
             await self.forget(attachment)
         if configuration.ipam != OURS:
-            await self._programs.run(lambda: self._plugins.run(configuration.ipam, call, "DEL"))
+            await self._tell(call, configuration.ipam, known=attachment is not None)
+
+    async def _tell(self, call: Call, plugin: str, *, known: bool) -> None:
+        """A plugin of whose addresses nothing is written down. One that was uninstalled has taken them along."""
+        try:
+            await self._programs.run(lambda: self._plugins.run(plugin, call, "DEL"))
+        except MissingPluginError as error:
+            if known:
+                raise
+            log.warning("a deletion of container %s goes without its plugin: %s", call.container, error)
 
     async def delete_remembered(self, call: Call) -> None:
         """Unless the container was added anew since it was asked for. RefusedError when it makes no sense."""

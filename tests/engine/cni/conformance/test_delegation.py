@@ -63,6 +63,12 @@ def test_its_own_error_is_passed_on(runtime, node, ipam):
     assert runtime.delete("c1", node.pod_namespaces[0], ipam=small).status == 0
 
 
+def test_a_container_that_is_not_known_goes_without_a_plugin_that_is_not_there(runtime, sandbox):
+    """It was uninstalled, and what it gave was written off: a runtime that could never delete would try for ever."""
+    assert runtime.delete("nobody", sandbox, ipam={"type": "uninstalled"}).status == 0
+    assert runtime.add("c1", sandbox, ipam={"type": "uninstalled"}).code == 7
+
+
 def test_the_daemons_environment_stays_with_it(runtime, sandbox, tmp_path):
     """A plugin of our own that writes down what it is given."""
     plugins = tmp_path / "plugins"
