@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.errors import KernelError, TowpathError
-from engine.pod import attach
+from engine.pod import attach, departure
 from engine.pod.namespace import identity
 from engine.pod.residents import Attachment
 from fastpath.port.tun import TunPort
@@ -93,7 +93,7 @@ def test_a_device_that_cannot_be_undone_at_once_is_undone_later(node, attachment
     busy = OSError(errno.EBUSY, "busy")
     with (
         failing(monkeypatch, TunPort, "delete", busy, times=99),
-        failing(monkeypatch, attach, "delete", busy, times=99),
+        failing(monkeypatch, departure, "delete", busy, times=99),
         failing(monkeypatch, *STEPS[step](node._keeper), times=99),
     ):
         assert all(isinstance(found, TowpathError) for found in node.attach(*attachments))
