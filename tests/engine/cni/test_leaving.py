@@ -13,6 +13,7 @@ from tests.engine.cni.runtime import runtime_of
 from tests.engine.namespaces import device, wait_for
 from tests.engine.nodes import two_nodes
 
+SLOW = pytest.mark.slow
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "ping")]
 
 STUBBORN_KERNEL = """
@@ -59,7 +60,7 @@ def take_over(node):
     wait_for(node.is_ready, 30)
 
 
-@pytest.mark.parametrize("follow", [kill, restart, take_over])
+@pytest.mark.parametrize("follow", [kill, pytest.param(restart, marks=SLOW), pytest.param(take_over, marks=SLOW)])
 def test_who_was_to_go_stays_out_until_it_is_gone(node, follow):
     runtime, sandbox = runtime_of(node), node.pod_namespaces[1]
     assert node.ping(0, runtime.add("c1", sandbox).addresses()[0])
