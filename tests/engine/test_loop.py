@@ -7,26 +7,7 @@ import threading
 
 import pytest
 
-from engine.loop import READ, Loop
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def loop(clock):
-    loop = Loop(clock=clock)
-    yield loop
-    loop.close()
+from engine.loop import READ
 
 
 def test_timers_run_in_order_when_they_are_due(loop, clock):

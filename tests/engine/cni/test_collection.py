@@ -11,7 +11,7 @@ import pytest
 from engine.cni import collection
 from engine.cni.server import Server
 from tests.engine.cni.home import Home, ending
-from tests.engine.namespaces import ip, namespaces
+from tests.engine.namespaces import ip
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -46,12 +46,6 @@ class Counting:
 @pytest.fixture
 def plugin(tmp_path):
     return Counting(tmp_path)
-
-
-@pytest.fixture
-def sandbox():
-    with namespaces(1) as (name,):
-        yield name
 
 
 @pytest.fixture

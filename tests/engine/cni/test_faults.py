@@ -14,21 +14,9 @@ from engine.errors import KernelError
 from engine.pod import departure
 from fastpath.port.tun import TunPort
 from tests.engine.cni.home import Home, ending, failing
-from tests.engine.namespaces import device, namespaces
+from tests.engine.namespaces import device
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
-
-
-@pytest.fixture
-def home(tmp_path):
-    with Home(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def sandbox():
-    with namespaces(1) as (name,):
-        yield name
 
 
 def nothing_is_left(home, sandbox):

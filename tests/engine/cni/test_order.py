@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from contextlib import contextmanager
 
 import pytest
 
-from engine.pod.departure import Departure
 from tests.engine.cni.home import Home, failing
 from tests.engine.namespaces import device, ip, namespaces
 
@@ -21,23 +19,6 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.cni.collection.GRACE", 0.0)
     with Home(tmp_path) as made:
         yield made
-
-
-@pytest.fixture
-def slow_kernel(monkeypatch):
-    """The first devices that go take until `finish` is set; `begun` tells that they are going."""
-    slow = threading.Event(), threading.Event()
-    delete = Departure.delete
-
-    def wait_and_delete(departure):
-        if threading.current_thread() is not threading.main_thread() and not slow[0].is_set():
-            slow[0].set()
-            assert slow[1].wait(5)
-        delete(departure)
-
-    monkeypatch.setattr(Departure, "delete", wait_and_delete)
-    yield slow
-    slow[1].set()
 
 
 def collect_garbage(home):

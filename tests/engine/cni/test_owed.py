@@ -15,22 +15,10 @@ from engine.cni import addition, delegate
 from engine.errors import KernelError, TowpathError
 from tests.engine.cni.home import Home, ending, failing
 from tests.engine.cni.runtime import finished, runtime_of
-from tests.engine.namespaces import device, ip, namespaces, path_of, wait_for
+from tests.engine.namespaces import device, ip, path_of, wait_for
 from tests.engine.nodes import two_nodes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
-
-
-@pytest.fixture
-def home(tmp_path):
-    with Home(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def sandbox():
-    with namespaces(1) as (name,):
-        yield name
 
 
 class Stubborn:

@@ -11,10 +11,9 @@ import pytest
 from engine.cni import server
 from engine.cni.call import MESSAGE_LIMIT, checked, pack
 from engine.cni.server import Server
-from engine.pod.departure import Departure
 from tests.engine.cni.home import Home
 from tests.engine.cni.runtime import Runtime, finished
-from tests.engine.namespaces import device, namespaces, path_of
+from tests.engine.namespaces import device, path_of
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -29,12 +28,6 @@ def home(tmp_path):
 @pytest.fixture
 def runtime(home):
     return Runtime(home.folder / "cni.sock", home.spool)
-
-
-@pytest.fixture
-def sandbox():
-    with namespaces(1) as (name,):
-        yield name
 
 
 def stop(home):
@@ -103,16 +96,9 @@ def test_an_answer_that_nobody_takes_is_taken_back(home, sandbox, monkeypatch):
     assert device(sandbox) is None
 
 
-def test_a_deletion_in_its_thread_is_completed(home, runtime, sandbox, monkeypatch):
+def test_a_deletion_in_its_thread_is_completed(home, runtime, sandbox, slow_kernel):
     assert home.add("c1", sandbox)["ips"]
-    begun, finish, delete = threading.Event(), threading.Event(), Departure.delete
-
-    def wait_and_delete(departure):
-        begun.set()
-        assert finish.wait(5)
-        delete(departure)
-
-    monkeypatch.setattr(Departure, "delete", wait_and_delete)
+    begun, finish = slow_kernel
     running = runtime.start("DEL", "c1", interface="eth0")
     home.turn_until(begun.is_set)
     threading.Timer(0.2, finish.set).start()
@@ -124,16 +110,9 @@ def test_a_deletion_in_its_thread_is_completed(home, runtime, sandbox, monkeypat
     assert device(sandbox) is None
 
 
-def test_an_addition_whose_caller_went_away_before_its_turn_is_not_begun(home, sandbox, monkeypatch):
+def test_an_addition_whose_caller_went_away_before_its_turn_is_not_begun(home, sandbox, slow_kernel, monkeypatch):
     assert home.add("c1", sandbox)["ips"]
-    begun, finish, delete = threading.Event(), threading.Event(), Departure.delete
-
-    def wait_and_delete(departure):
-        begun.set()
-        assert finish.wait(5)
-        delete(departure)
-
-    monkeypatch.setattr(Departure, "delete", wait_and_delete)
+    begun, finish = slow_kernel
     deleted = home.begin("DEL", "c1")
     home.turn_until(begun.is_set)
     variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0"}

@@ -6,7 +6,6 @@ import signal
 
 import pytest
 
-from tests.engine.cni.home import Home
 from tests.engine.cni.runtime import runtime_of
 from tests.engine.namespaces import device, ip, namespaces, wait_for
 from tests.engine.nodes import started, two_nodes
@@ -124,12 +123,6 @@ def test_another_namespace_at_the_path_is_not_served(nodes):
         assert a.pods() == {}
         assert a.status().problems == []
         assert runtime_of(a).delete("c1", name).status == 0
-
-
-@pytest.fixture
-def home(tmp_path):
-    with Home(tmp_path) as made:
-        yield made
 
 
 def test_a_container_that_nobody_deletes_is_collected(home, monkeypatch):

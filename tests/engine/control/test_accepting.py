@@ -12,7 +12,6 @@ import pytest
 
 from engine.control.accepting import PAUSE, Acceptor
 from engine.control.health import HealthServer
-from engine.loop import Loop
 from engine.views import Health
 
 
@@ -27,25 +26,6 @@ def no_descriptors():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def loop(clock):
-    loop = Loop(clock=clock)
-    yield loop
-    loop.close()
 
 
 def is_ready(loop):
