@@ -67,7 +67,7 @@ class Datapath:
         openers: Openers | None = None,
         plane: Plane | None = None,
     ) -> None:
-        openers = openers or kernel_openers()
+        openers = openers or kernel_openers(workers)
         self.plane = plane if plane is not None else make_plane(workers, flows, busy_poll)
         self.forwarding = Forwarding(self.plane)
         self.tunnels = TunnelDriver(self.forwarding, openers.tunnel)

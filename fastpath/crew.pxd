@@ -14,4 +14,5 @@ cdef class Crew:
     cdef int prepare_tracker(self, worker *w, FlowTable flows) except -1
     cdef void serve(self, tables *shared) noexcept
     cdef int poll(self, uint32_t number, int which, int fd) except -1
-    cdef void poll_no_more(self, uint32_t number, int fd) noexcept
+    cdef void poll_no_more(self, uint32_t number, int which, int fd) noexcept
+    cdef worker *server_of(self, uint32_t number, int which) noexcept

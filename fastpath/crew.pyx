@@ -111,11 +111,14 @@ cdef class Crew:
 
     # -- what they wait for ----------------------------------------------
     cdef int poll(self, uint32_t number, int which, int fd) except -1:
-        """Have the worker of port `number` receive from its input `which`."""
-        return watch(self.members[number % self.size].epoll, fd, number | which << 16)
+        """Have one worker receive from input `which` of port `number`: the inputs of a port are for as many workers."""
+        return watch(self.server_of(number, which).epoll, fd, number | which << 16)
 
-    cdef void poll_no_more(self, uint32_t number, int fd) noexcept:
-        epoll_ctl(self.members[number % self.size].epoll, EPOLL_CTL_DEL, fd, NULL)
+    cdef void poll_no_more(self, uint32_t number, int which, int fd) noexcept:
+        epoll_ctl(self.server_of(number, which).epoll, EPOLL_CTL_DEL, fd, NULL)
+
+    cdef worker *server_of(self, uint32_t number, int which) noexcept:
+        return self.members[(number + which) % self.size]
 
     # -- life ------------------------------------------------------------
     def start(self, plane):

@@ -135,8 +135,8 @@ cdef class Plane:
         users = [n for n, value in self.adjacencies.items() if getattr(value, "port", None) == number]
         if users:
             raise ValueError(f"port {number} is used by adjacency {users[0]}: remove it first")
-        for fd in opened.inputs:
-            self.crew.poll_no_more(number, fd)
+        for which, fd in enumerate(opened.inputs):
+            self.crew.poll_no_more(number, which, fd)
         self.publish(&self.shared.ports[number], NULL)
         del self.ports[number]
         self.publish_tunnel_ports()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from engine.apply.delta import Kind
@@ -81,9 +82,9 @@ class Openers:
     tap: OpenTap | None = None  # None: no shortcuts
 
 
-def kernel_openers() -> Openers:
-    """Ports of the kernel: TUN devices, UDP and raw sockets."""
-    return Openers(_open_tun, _open_tunnel, _open_tap)
+def kernel_openers(workers: int = 1) -> Openers:
+    """Ports of the kernel: TUN devices, UDP (a receiving socket for each of `workers`) and raw sockets."""
+    return Openers(_open_tun, partial(_open_tunnel, workers), _open_tap)
 
 
 def _open_tun(name: str, *, role: Literal["pod", "host"], addresses: Iterable[Address], mtu: int) -> LocalPort:
@@ -98,9 +99,11 @@ def _open_tap() -> Tap:
     return Tap.open()
 
 
-def _open_tunnel(wanted: TunnelPort) -> Port:
+def _open_tunnel(workers: int, wanted: TunnelPort) -> Port:
+    from fastpath.port.udp import UdpPort
+
     kind, tunnel = _tunnel_port(wanted)
-    return kind.open(tunnel)
+    return UdpPort.open(tunnel, receivers=workers) if kind is UdpPort else kind.open(tunnel)
 
 
 def adopt_tun(

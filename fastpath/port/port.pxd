@@ -26,7 +26,7 @@ cdef enum port_role:
 cdef enum:
     SENDERS_MAX = 16           # UDP source ports a tunnel port spreads flows over
     PORT_ADDRESSES_MAX = 16    # of one family
-    INPUTS_MAX = 2             # descriptors to receive from: raw has one a protocol
+    INPUTS_MAX = 64            # descriptors to receive from: udp has one a worker, raw one a protocol
 
 cdef struct port:
     uint16_t index
@@ -41,7 +41,7 @@ cdef struct port:
     uint16_t n6
     uint16_t segments_max      # of one UDP_SEGMENT send; 1 = no segmentation
     uint32_t mtu               # bytes, of the device or the largest inner packet
-    int inputs[INPUTS_MAX]
+    int inputs[INPUTS_MAX]     # each is one worker's: input k of port n is served by worker (n + k) % workers
     int senders[SENDERS_MAX]   # udp: by flow hash; raw: protocol 4, protocol 41
     uint16_t source_ports[SENDERS_MAX]  # udp: of each sender
     uint32_t addresses4[PORT_ADDRESSES_MAX]

@@ -16,12 +16,14 @@ Role = Literal["pod", "host", "tunnel"]
 Kind = Literal["tun", "udp", "raw", "memory"]
 
 ADDRESSES_MAX = 16  # of one family and port: PORT_ADDRESSES_MAX in port.pxd
+INPUTS_MAX, SENDERS_MAX = 64, 16  # as in port.pxd
 
 
 class Port:
     """An open port. It stays open when a plane lets go of it, until `close`.
 
-    Attributes: `name` for messages; `inputs`, descriptors to receive from;
+    Attributes: `name` for messages; `inputs`, descriptors to receive from,
+    each by a worker of its own where there are enough;
     `senders`, descriptors to send by; `mtu` in bytes; `vnet_header`, bytes of
     the virtio header (0 for none); `takes_super` and `takes_super_udp`, whether
     TCP and UDP super-packets may be written; `segments_max`, datagrams of one send; `source_ports`, UDP ports of the
@@ -41,6 +43,10 @@ class Port:
         mtu: int = 65535,
         tunnel: Tunnel | None = None,
     ) -> None:
+        if len(inputs) > INPUTS_MAX or len(senders) > SENDERS_MAX:
+            raise ValueError(
+                f"{name}: {len(inputs)} inputs and {len(senders)} senders, at most {INPUTS_MAX} and {SENDERS_MAX}"
+            )
         self.name = name
         self.role = role
         self.inputs = inputs

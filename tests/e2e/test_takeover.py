@@ -45,8 +45,8 @@ def reaches_everything(node, other):
     assert node.daemon.ask("status")["problems"] == []
 
 
-def taken_over_under_traffic(encapsulation, times):
-    with running_cluster(encapsulation=encapsulation, nodes=2, pods=2) as cluster:
+def taken_over_under_traffic(encapsulation, times, workers=1):
+    with running_cluster(encapsulation=encapsulation, nodes=2, pods=2, workers=workers) as cluster:
         answer(cluster)
         node, other = cluster.nodes
         a, b, c = node.pods[0], other.pods[0], node.pods[1]
@@ -80,6 +80,10 @@ def taken_over_under_traffic(encapsulation, times):
 @pytest.mark.parametrize("encapsulation", ["vxlan", *(pytest.param(name, marks=SLOW) for name in ("udp", "ipip", "none"))])
 def test_no_packet_is_lost_and_no_connection_broken(encapsulation):
     taken_over_under_traffic(encapsulation, times=3)
+
+
+def test_several_workers_keep_their_sockets():
+    taken_over_under_traffic("vxlan", times=1, workers=3)
 
 
 @pytest.mark.slow

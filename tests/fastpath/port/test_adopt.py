@@ -41,6 +41,24 @@ def test_sockets_of_a_tunnel(kind, tunnel):
     second.close()
 
 
+@pytest.mark.parametrize("tunnel", [VXLAN4, VXLAN6, FIXED])
+def test_as_many_receiving_sockets_as_there_were(tunnel):
+    first = UdpPort.open(tunnel, receivers=5)
+    with UdpPort.adopt(tunnel, copies(first)) as second:
+        first.close()
+        assert (len(second.inputs), len(second.senders)) == (5, 1 if tunnel is FIXED else SOURCES)
+        assert set(second.inputs).isdisjoint(second.senders) is (tunnel is not FIXED)
+
+
+def test_more_sockets_than_a_port_has_are_left_to_the_caller():
+    with UdpPort.open(VXLAN4, receivers=2) as other:
+        descriptors = [os.dup(other.inputs[0]) for _ in range(65)] + [os.dup(fd) for fd in other.senders]
+        with pytest.raises(ValueError, match="65 inputs"):
+            UdpPort.adopt(VXLAN4, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("tunnel", [IPIP4, IPIP6])
 def test_raw_sockets(tunnel):
@@ -61,7 +79,7 @@ def test_what_is_no_socket_of_the_tunnel_is_left_to_the_caller():
             os.fstat(descriptors[0])
             os.close(descriptors[0])
         moved = Tunnel(encapsulation="vxlan", local=VXLAN4.local, port=PORT + 1, vni=1)
-        with pytest.raises(ValueError, match="another port"):
+        with pytest.raises(ValueError, match="no socket inherited"):
             UdpPort.adopt(moved, copies(other))
 
 

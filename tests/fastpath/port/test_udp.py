@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Self
 
@@ -96,6 +96,68 @@ def test_flows_leave_from_several_source_ports_and_each_from_one(family: int) ->
         assert len(seen) == 100
         assert all(len(ports) == 1 for ports in seen.values())
         assert len(set.union(*seen.values())) == SOURCES
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_one_source_port_sends_arrives_at_one_receiving_socket_and_all_are_used(family: int) -> None:
+    """Each is some worker's, so that flows are spread over workers and none is reordered."""
+    tunnel = Tunnel("vxlan", loopback(family), free_port(family), 42, mac=mac(1))
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with UdpPort.open(tunnel, receivers=4) as port:
+        for _ in range(64):
+            with socket.socket(kind, socket.SOCK_DGRAM) as peer:
+                peer.bind((str(loopback(family)), 0))
+                for number in range(3):
+                    peer.sendto(peer.getsockname()[1].to_bytes(2) + bytes([number]), (str(loopback(family)), tunnel.port))
+        assert len(port.inputs) == 4
+        got = [list(datagrams_at(fd)) for fd in port.inputs]
+    assert sum(map(len, got)) == 64 * 3
+    assert all(got), "a socket got nothing of 64 flows"
+    for each in got:
+        assert [data[2] for data in each] == [0, 1, 2] * (len(each) // 3)
+        assert [data[:2] for data in each[::3]] == [data[:2] for data in each[2::3]]
+
+
+def datagrams_at(descriptor: int) -> Iterator[bytes]:
+    """What waits in a socket."""
+    with suppress(BlockingIOError):
+        while True:
+            yield os.read(descriptor, 65535)
+
+
+@pytest.mark.parametrize("receivers", [1, 2])
+def test_nobody_is_let_beside_the_receiving_sockets_unasked(receivers: int) -> None:
+    tunnel = Tunnel("vxlan", loopback(4), free_port(4), 42, mac=mac(1))
+    with UdpPort.open(tunnel, receivers=receivers):
+        for others in (1, 2):
+            with pytest.raises(OSError, match="in use") as raised:
+                UdpPort.open(tunnel, receivers=others)
+            assert raised.value.errno == errno.EADDRINUSE
+
+
+def test_every_worker_receives_from_a_tunnel_and_none_once_it_is_detached() -> None:
+    here = loopback(4)
+    tunnel = Tunnel("vxlan", here, free_port(4), 42, mac=mac(1))
+    plane = Plane(hash_key=KEY, workers=3)
+    with UdpPort.open(tunnel, receivers=3) as port:
+        number = plane.attach(port)
+        plane.set_peers({here: 7})
+        frame = reference.vxlan_frame(ipv4(udp(FAR, POD, bytes(60)), source=FAR, destination=POD), 42, mac(1), mac(2))
+        send_from_many_ports(frame, (str(here), tunnel.port))
+        plane.turn()
+        assert plane.counters().events["wake"] == 3, "not every worker had something to receive"
+        while plane.turn():
+            pass
+        assert plane.counters().received == 64
+        plane.detach(number)
+        send_from_many_ports(frame, (str(here), tunnel.port))
+        assert plane.turn() == 0
+
+
+def send_from_many_ports(data: bytes, address: tuple[str, int]) -> None:
+    for _ in range(64):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(data, address)
 
 
 def test_fixed_source_port_is_the_tunnels_own() -> None:
