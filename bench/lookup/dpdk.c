@@ -1,4 +1,4 @@
-/* DPDK's rte_lpm and rte_fib on the routes of a file, one core, no huge pages.
+/* DPDK's rte_lpm and rte_fib on the routes of a file, one core.
  *
  * usage: dpdk ROUTES EAL-OPTIONS...
  * ROUTES: uint32 n, then n of {address, length, hop}. Builds the tables once and prints

@@ -124,7 +124,10 @@ def dpdk(step: Rows) -> str:
             ratio = "" if name == "towpath" else f"{row['towpath_is_times_as_fast']:.2f}"
             rows.append([pattern, name, f"{row['mega_per_s']:.0f}", ratio])
     built = ", ".join(f"{name} {ms / 1e3:.1f} s" for name, ms in step["build_ms"].items())
-    return table(["pattern", "contender", "M/s", "towpath / it"], rows) + f"\nBuilt in: {built}.\n"
+    pages = "huge" if step.get("huge_pages") else "small"
+    return (
+        table(["pattern", "contender", "M/s", "towpath / it"], rows) + f"\nDPDK in {pages} pages, built in: {built}.\n"
+    )
 
 
 def growth(result: Rows) -> str:

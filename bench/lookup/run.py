@@ -22,12 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from bench.lookup import tables, traffic
+from bench.lookup.hugepages import hugepages
 from bench.lookup.measure import batches, each, gauge, in_turns, loop_rate, machine, random_loads, summary
 from bench.lookup.tables import Table
 from fastpath.lpm import RouteTable
 from fastpath.simd import lookup as kernels
 
 BATCH = 4096
+DPDK_MEBIBYTES = 1024  # two tables of rte_fib and one of rte_lpm, with their rules
+DPDK_HUGE = ("--in-memory", "-m", str(DPDK_MEBIBYTES))
+DPDK_SMALL = ("--no-huge", "-m", str(DPDK_MEBIBYTES))
 HERE = Path(__file__).parent
 
 
@@ -155,19 +159,17 @@ def dpdk(table: Table, rounds: int) -> dict[str, object] | None:
         )
         rows = np.stack([table.addresses, table.lengths.astype(np.uint32), table.hops], axis=1).astype(np.uint32)
         data.write_bytes(np.uint32(len(rows)).tobytes() + rows.tobytes())
-        options = [
-            "--no-huge",
-            "--no-pci",
-            "-m",
-            "1024",
-            "--log-level=1",
-            "--force-max-simd-bitwidth=512",
-            "--no-telemetry",
-        ]
-        with subprocess.Popen(
-            [program, data, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as peer:
-            found: dict[str, object] = json.loads(_line(peer))
+        options = ["--no-pci", "--log-level=1", "--force-max-simd-bitwidth=512", "--no-telemetry"]
+        with (
+            hugepages(DPDK_MEBIBYTES) as huge,
+            subprocess.Popen(
+                [program, data, *options, *(DPDK_HUGE if huge else DPDK_SMALL)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as peer,
+        ):
+            found: dict[str, object] = {**json.loads(_line(peer)), "huge_pages": huge}
             for pattern in ("uniform", "in-table", "zipf"):
                 keys = traffic.PATTERNS[pattern](table, np.random.default_rng(11))
                 data.write_bytes(np.uint32(len(keys)).tobytes() + keys.tobytes())
