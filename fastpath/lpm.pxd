@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from fastpath.lpm_values cimport Values
-from fastpath.table.fib cimport Fib, prefix
+from fastpath.table.fib cimport Fib
+from fastpath.table.fib_rows cimport prefix
 from fastpath.table.qsbr cimport Reclaimer
 from fastpath.table.rib cimport rib
 

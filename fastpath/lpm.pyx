@@ -24,9 +24,10 @@ from collections.abc import Mapping, MutableMapping
 import numpy
 
 from libc.stdlib cimport free, malloc
-from fastpath.lpm_arrays cimport as_pairs, find_array, find_one, read_routes, resolve_numbers
+from fastpath.lpm_arrays cimport as_pairs, find_array, find_one, resolve_numbers
 from fastpath.lpm_key cimport KEY_ADDRESS, high_mask, low_mask, read_key, text_of
 from fastpath.lpm_snapshot cimport Snapshot
+from fastpath.table.fib_rows cimport read_prefixes
 from fastpath.table.rib cimport rib_count, rib_get, rib_list, rib_longest, rib_match, rib_route
 
 cdef enum:
@@ -471,7 +472,7 @@ cdef int load_arrays(RouteTable table, object addresses, object lengths, object 
     if p == NULL:
         raise MemoryError
     try:
-        read_routes(version, addresses, lengths, p)
+        read_prefixes(version, addresses, lengths, p)
         put_arrays(table, version, p, values, n, acquired)
     finally:
         free(p)

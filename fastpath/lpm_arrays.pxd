@@ -5,7 +5,8 @@
 
 from libc.stdint cimport uint32_t
 from fastpath.lpm_key cimport KEY_ADDRESS
-from fastpath.table.fib cimport Fib, fib4, fib4_find, fib6, fib6_find, prefix
+from fastpath.table.fib cimport Fib, fib4, fib4_find, fib6, fib6_find
+from fastpath.table.fib_rows cimport prefix
 
 # Bulk lookup in one version: the given one, or with NULL the one now published. `out` may be None.
 cdef object find_array(Fib fib, const fib4 *four, const fib6 *six, object keys, object out)
@@ -13,8 +14,6 @@ cdef object find_array(Fib fib, const fib4 *four, const fib6 *six, object keys, 
 cdef list resolve_numbers(list values, object numbers)
 # (4 or 6, array of uint32 (n,) or uint64 (n, 2))
 cdef object as_pairs(object addresses)
-# Copy and check as many prefixes as there are lengths; ValueError names the first that is wrong.
-cdef int read_routes(int version, object addresses, object lengths, prefix *p) except -1
 
 cdef inline uint32_t find_one(const fib4 *four, const fib6 *six, int version, const prefix *p) noexcept nogil:
     if version & ~KEY_ADDRESS == 4:

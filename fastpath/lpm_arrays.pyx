@@ -11,7 +11,7 @@ from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from libc.stdint cimport uint8_t, uint64_t
-from fastpath.lpm_key cimport host_bits, load_be64
+from fastpath.lpm_key cimport load_be64
 from fastpath.simd.lookup cimport fib4 as kernel_fib4, fib6 as kernel_fib6, lookup_ipv4, lookup_ipv6
 from fastpath.table.qsbr cimport Reclaimer, qsbr_offline
 
@@ -142,27 +142,3 @@ cdef object as_pairs(object addresses):
     if shape == KEYS_OCTETS:
         addresses = numpy.asarray(addresses).view(">u8").astype(numpy.uint64)
     return (4 if shape == KEYS_IPV4 else 6), addresses
-
-
-cdef int read_routes(int version, object addresses, object lengths, prefix *p) except -1:
-    """Copy and check as many prefixes as there are lengths; ValueError names the first that is wrong."""
-    cdef const uint32_t[::1] short_addresses
-    cdef const uint64_t[:, ::1] long_addresses
-    cdef const uint8_t[::1] bits = lengths
-    cdef uint64_t i
-    cdef uint32_t longest = 32 if version == 4 else 128
-    if version == 4:
-        short_addresses = addresses
-    else:
-        long_addresses = addresses
-    for i in range(<uint64_t>bits.shape[0]):
-        if version == 4:
-            p[i].high, p[i].low = <uint64_t>short_addresses[i] << 32, 0
-        else:
-            p[i].high, p[i].low = long_addresses[i, 0], long_addresses[i, 1]
-        p[i].length = bits[i]
-        if bits[i] > longest:
-            raise ValueError(f"route {i}: length {bits[i]} is not 0..{longest}")
-        if host_bits(&p[i]):
-            raise ValueError(f"route {i}: bits set behind the prefix length {bits[i]}")
-    return 0

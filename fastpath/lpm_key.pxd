@@ -5,7 +5,7 @@
 # Invariant: what `prefix_write` wrote, `prefix_read` reads back.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from fastpath.table.fib cimport prefix
+from fastpath.table.fib_rows cimport prefix
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum: AF_INET6
@@ -155,12 +155,6 @@ cdef inline uint32_t prefix_write(int version, uint64_t high, uint64_t low, uint
     return n + 1 + decimal_write(length, text + n + 1)
 
 # -- prefixes ----------------------------------------------------------------------
-
-cdef inline bint host_bits(const prefix *p) noexcept nogil:
-    """Whether bits are set behind the length."""
-    if p.length >= 64:
-        return p.length < 128 and (p.low & (~<uint64_t>0 >> (p.length - 64))) != 0
-    return p.low != 0 or (p.high & (~<uint64_t>0 >> p.length)) != 0
 
 cdef inline uint64_t high_mask(uint32_t length) noexcept nogil:
     return ~<uint64_t>0 if length >= 64 else ~(~<uint64_t>0 >> length)

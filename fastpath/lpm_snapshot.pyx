@@ -7,7 +7,7 @@ Invariant: while it is open nothing that its version can reach is freed.
 
 from fastpath.lpm_arrays cimport find_array, find_one, resolve_numbers
 from fastpath.lpm_key cimport KEY_ADDRESS, read_key
-from fastpath.table.fib cimport prefix
+from fastpath.table.fib_rows cimport prefix
 from fastpath.table.qsbr cimport qsbr_offline
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from numpy import uint8, uint32, uint64
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from fastpath.tally import Counters
 from fastpath.values import Address, Adjacency, Bandwidth, FlowSettings, Prefix
 
 WORKERS_MAX: int
+RouteRows: TypeAlias = tuple[
+    NDArray[uint32] | NDArray[uint64], NDArray[uint8], NDArray[uint32]
+]  # as set_routes has them
 
 class Plane:
     """The data plane of one node.
@@ -91,6 +94,8 @@ class Plane:
         `addresses`: uint32 of shape (n,) for version 4, uint64 of shape (n, 2), upper half first, for version 6,
         host order. ValueError, and nothing changed, for an unknown adjacency or a prefix that is none.
         """
+    def change_routes(self, ipv4: RouteRows, ipv6: RouteRows) -> None:
+        """As `set_routes`, with rows of both families as one change: all of them, or with an error none."""
     def routes(self) -> dict[Prefix, int]:
         """All routes, IPv4 first, in order of address and length."""
     def lookup(self, address: Address) -> tuple[Prefix, int] | None:

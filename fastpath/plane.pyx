@@ -9,8 +9,6 @@ never stopped for a change.
 
 import os
 
-import numpy as np
-
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -25,6 +23,7 @@ from fastpath.stage.route cimport tunnel_ports, TUNNEL_PORTS_MAX
 from fastpath.table.adjacency cimport adjacency
 from fastpath.table.detour cimport Detours
 from fastpath.table.fib cimport Fib
+from fastpath.table.fib_rows cimport Rows, rows_of
 from fastpath.table.flow cimport FlowTable
 from fastpath.table.policy cimport PolicyImage, ROW_OUTSIDE, policy_view
 from fastpath.table.qsbr cimport Reclaimer
@@ -245,20 +244,37 @@ cdef class Plane:
         self.reclaimer.reclaim()
 
     def set_routes(self, int version, addresses, lengths, adjacencies):
-        numbers, uses = np.unique(adjacencies, return_counts=True)
-        for number in numbers.tolist():
-            if number and number not in self.adjacencies:
-                raise ValueError(f"there is no adjacency {number}")
-        before = self.fib.change(version, addresses, lengths, adjacencies)
-        for number, n in zip(numbers.tolist(), uses.tolist()):
-            if number:
-                self.references[<uint32_t>number] += <uint32_t>n
-        numbers, uses = np.unique(before, return_counts=True)
-        for number, n in zip(numbers.tolist(), uses.tolist()):
-            if number:
-                self.references[<uint32_t>number] -= <uint32_t>n
+        self.change(rows_of(version, addresses, lengths, adjacencies, 0), None)
+
+    def change_routes(self, ipv4, ipv6):
+        addresses4, lengths4, adjacencies4 = ipv4
+        addresses6, lengths6, adjacencies6 = ipv6
+        self.change(rows_of(4, addresses4, lengths4, adjacencies4, 0), rows_of(6, addresses6, lengths6, adjacencies6, 0))
+
+    cdef int change(self, Rows one, Rows other) except -1:
+        """Put rows in force, of both families at once where there are `other`. Nothing fails after the table changed."""
+        self.check_rows(one)
+        self.check_rows(other)
+        self.fib.put_rows(one, other)
+        self.count_rows(one)
+        self.count_rows(other)
         self.routes_changed()
         self.reclaimer.reclaim()
+        return 0
+
+    cdef int check_rows(self, Rows rows) except -1:
+        cdef uint64_t i
+        for i in range(rows.n if rows is not None else 0):
+            if rows.values[i] and (rows.values[i] >= ADJACENCIES_MAX or self.shared.adjacencies[rows.values[i]] == NULL):
+                raise ValueError(f"there is no adjacency {rows.values[i]}")
+        return 0
+
+    cdef void count_rows(self, Rows rows) noexcept:
+        """Who refers to which adjacency now. The count at 0 is of those without one, and nobody's."""
+        cdef uint64_t i
+        for i in range(rows.n if rows is not None else 0):
+            self.references[rows.values[i]] += 1
+            self.references[rows.old[i]] -= 1
 
     def routes(self):
         return dict(self.fib.items())

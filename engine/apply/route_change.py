@@ -2,7 +2,8 @@
 
 Owns: what the plane is to be told of one change, and which slots it uses and frees.
 Never: knows what a slot means.
-Invariant: until `publish` has returned, `undo` leaves everything as it was.
+Invariant: until `publish` has returned, `undo` leaves everything as it was; the
+plane is told of both families in one call, which happens as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class RouteTable(Protocol):
 
     def set_route(self, prefix: Prefix, adjacency: int) -> None: ...
     def remove_route(self, prefix: Prefix) -> None: ...
-    def set_routes(self, version: Any, addresses: Any, lengths: Any, adjacencies: Any) -> None: ...
+    def change_routes(self, ipv4: Any, ipv6: Any) -> None: ...
 
 
 S = TypeVar("S", bound=Numbered)
@@ -83,11 +84,11 @@ class RouteChange(Generic[S]):
         return slot
 
     def publish(self) -> None:
-        for version, rows in self._rows.items():
-            if len(rows) == 1:
-                self._publish_one(version, *rows[0])
-            elif rows:
-                _set_routes(self._table.plane, version, rows)
+        rows = [(version, *row) for version, rows in self._rows.items() for row in rows]
+        if len(rows) == 1:
+            self._publish_one(*rows[0])
+        elif rows:
+            self._table.plane.change_routes(*(_arrays(version, rows) for version, rows in self._rows.items()))
 
     def _publish_one(self, version: int, address: int, length: int, adjacency: int) -> None:
         prefix = IPv4Network((address, length)) if version == 4 else IPv6Network((address, length))
@@ -108,14 +109,13 @@ class RouteChange(Generic[S]):
             self._table.release(vias, times)
 
 
-def _set_routes(plane: RouteTable, version: int, rows: list[tuple[int, int, int]]) -> None:
+def _arrays(version: int, rows: list[tuple[int, int, int]]) -> tuple[Any, Any, Any]:
+    """The rows of one family as `change_routes` of the plane takes them."""
     import numpy
 
-    addresses, lengths, adjacencies = zip(*rows, strict=True)
-    bits = numpy.array(lengths, numpy.uint8)
-    numbers = numpy.array(adjacencies, numpy.uint32)
+    lengths = numpy.array([length for _, length, _ in rows], numpy.uint8)
+    adjacencies = numpy.array([adjacency for _, _, adjacency in rows], numpy.uint32)
     if version == 4:
-        plane.set_routes(4, numpy.array(addresses, numpy.uint32), bits, numbers)
-    else:
-        halves = [(address >> 64, address & 0xFFFFFFFFFFFFFFFF) for address in addresses]
-        plane.set_routes(6, numpy.array(halves, numpy.uint64), bits, numbers)
+        return numpy.array([address for address, _, _ in rows], numpy.uint32), lengths, adjacencies
+    halves = [(address >> 64, address & 0xFFFFFFFFFFFFFFFF) for address, _, _ in rows]
+    return numpy.array(halves, numpy.uint64).reshape(-1, 2), lengths, adjacencies

@@ -14,6 +14,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastpath.atomic cimport atomic_pointer_load
 from fastpath.table.qsbr cimport Reclaimer
 from fastpath.table.fib_pool cimport edition, pool, trie
+from fastpath.table.fib_rows cimport Rows, prefix
 from fastpath.table.rib cimport rib, rib_match, rib_route
 
 cdef extern from "fastpath/simd/fib.h" nogil:
@@ -24,42 +25,44 @@ cdef extern from "fastpath/simd/fib.h" nogil:
     uint32_t fib4_find(const fib4 *fib, uint32_t address) noexcept
     uint32_t fib6_find(const fib6 *fib, uint64_t high, uint64_t low) noexcept
 
-cdef enum:
-    FIB_VALUE_MAX = 0x7fffffff
-
 cdef inline const fib4 *fib4_current(fib4 **slot) noexcept nogil:
     return <const fib4 *>atomic_pointer_load(slot)
 
 cdef inline const fib6 *fib6_current(fib6 **slot) noexcept nogil:
     return <const fib6 *>atomic_pointer_load(slot)
 
-# A prefix of either family; IPv4 in the top 32 bits of `high`.
-cdef struct prefix:
-    uint64_t high, low
-    uint32_t length
-
 cdef struct family:            # the writer's side of one family
     rib routes
     trie compiled
     edition *published
-    bint broken                # a change could not be compiled: the next one rebuilds
+    trie fresh                 # compiled anew, to replace `compiled` when the change is committed; or no pieces
+    uint64_t owed              # entries of the reclaimer's queue that committing will take
+    bint broken                # pieces of `compiled` belong to nobody: the next change compiles anew
 
 cdef class Fib:
     cdef fib4 *ipv4            # published; readers load these two with acquire
     cdef fib6 *ipv6
     cdef readonly Reclaimer reclaimer
     cdef family v4, v6
+    cdef family *family_of(self, int version) noexcept
     # `version` is 4 or 6; `value` is 1 .. FIB_VALUE_MAX. Each call is one transaction: it happens as a
     # whole for every reader, or raises (MemoryError) and leaves the table as it was.
-    cdef family *family_of(self, int version) noexcept
     cdef uint32_t put(self, int version, const prefix *p, uint32_t value) except? 0xffffffff   # the value before, or 0
     cdef uint32_t take(self, int version, const prefix *p) except? 0xffffffff                  # the value removed, or 0
     cdef int put_many(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1
-    cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1
-    cdef int apply(self, int version, const prefix *p, uint64_t n) except -1
+    cdef int put_rows(self, Rows one, Rows other) except -1    # `other`: None, or of the other family
+    # The steps of one: everything that can fail, then one of the two that cannot.
+    cdef int prepare(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1
+    cdef void commit(self, int version) noexcept
+    cdef void abandon(self, int version, const prefix *p, const uint32_t *old, uint64_t n) noexcept
+    cdef int compile(self, int version, const prefix *p, uint64_t n) except -1
+    cdef int compile_anew(self, int version) except -1
     cdef int rebuild(self, int version) except -1
+    cdef int reserve(self, family *f, uint64_t n) except -1
     cdef void collect_editions(self, pool *p) noexcept
     cdef void publish(self, int version) noexcept
+    cdef void publish_fresh(self, int version) noexcept
+    cdef void discard_making(self, family *f) noexcept
     cdef void retire_table(self, family *old) noexcept
     cdef void discard(self, int version) noexcept
     cdef void **slot_of(self, int version) noexcept

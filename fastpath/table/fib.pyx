@@ -2,23 +2,22 @@
 
 Owns: publication. A change goes into the routes, is compiled into a new version
 that shares what did not change, becomes visible with one pointer store, and what
-it replaced goes to the Reclaimer.
+it replaced goes to the Reclaimer. All that can fail comes before the store, in both
+families where a change concerns both.
 Never: is changed by two threads at once (the GIL is held throughout), or waits for readers.
 Invariant: routes and published version say the same whenever no method is running.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-import numpy
-
-from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 from fastpath.atomic cimport atomic_pointer_store
 from fastpath.table.fib_build cimport root_compile, root_update
 from fastpath.table.fib_pool cimport (
     FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
 )
+from fastpath.table.fib_rows cimport FIB_VALUE_MAX, rows_of
 from fastpath.table.rib cimport (
     rib_clear, rib_drop_kept, rib_get, rib_insert, rib_keep, rib_list, rib_longest, rib_remove, rib_undo,
 )
@@ -138,15 +137,15 @@ cdef class Fib:
         self.reclaimer.defer(token, release_pool, old.compiled.pieces, 0)
         free(old.compiled.dropped)
 
-    # -- publication -----------------------------------------------------------
-    cdef int apply(self, int version, const prefix *p, uint64_t n) except -1:
-        """The routes of n prefixes changed: publish a version that says so."""
+    # -- compilation -----------------------------------------------------------
+    cdef int compile(self, int version, const prefix *p, uint64_t n) except -1:
+        """The routes of n prefixes changed: make a version that says so, for `publish`."""
         cdef family *f = self.family_of(version)
         cdef trie *t = &f.compiled
         cdef uint64_t i
         self.reclaimer.free_passed()
         if f.broken or t.transaction == ~<uint32_t>0 or (n > 64 and n > f.routes.routes // REBUILD_SHARE):
-            return self.rebuild(version)
+            return self.compile_anew(version)
         self.collect_editions(t.pieces)
         t.making = edition_take(t.pieces, f.published)
         if t.making == NULL:
@@ -161,15 +160,49 @@ cdef class Fib:
             root_update(t, f.routes.root, p[i].high, p[i].low, p[i].length, f.routes.default_value)
         if not t.full:
             try:
-                self.reclaimer.reserve(t.n_dropped)
-                self.publish(version)
-                return 0
+                return self.reserve(f, t.n_dropped)
             except MemoryError:
                 pass
-        free(t.making)
-        t.making = NULL
-        f.broken = True               # until the rebuild succeeds
-        return self.rebuild(version)
+        self.discard_making(f)
+        return self.compile_anew(version)
+
+    cdef int compile_anew(self, int version) except -1:
+        """Compile all routes into a pool of their own, for `publish`."""
+        cdef family *f = self.family_of(version)
+        cdef uint64_t most = LINES_MAX_IPV4 if version == 4 else LINES_MAX_IPV6
+        cdef uint64_t lines = LINES_MIN
+        self.reserve(f, 1)
+        while lines < f.routes.routes // 2:
+            lines *= 2
+        while True:
+            open_trie(&f.fresh, version, min(lines, most))
+            root_compile(&f.fresh, f.routes.root, f.routes.default_value)
+            if not f.fresh.full:
+                return 0
+            close_trie(&f.fresh)
+            if lines >= most:
+                raise MemoryError("more routes than a compiled table can hold")
+            lines *= 4
+
+    cdef int rebuild(self, int version) except -1:
+        """Compile all routes anew and publish that."""
+        self.compile_anew(version)
+        self.publish(version)
+        return 0
+
+    cdef int reserve(self, family *f, uint64_t n) except -1:
+        """Room in the queue for the n entries that publishing `f` will take, beside those of the other family."""
+        f.owed = 0
+        self.reclaimer.reserve(self.v4.owed + self.v6.owed + n)
+        f.owed = n
+        return 0
+
+    cdef void discard_making(self, family *f) noexcept:
+        """Give up the version being made. The pieces made for it belong to nobody until all is compiled anew."""
+        if f.compiled.making != NULL:
+            free(f.compiled.making)
+            f.compiled.making = NULL
+            f.broken = True
 
     cdef void collect_editions(self, pool *p) noexcept:
         """Take back the editions that no reader has. An open snapshot keeps its own only, however many changes come."""
@@ -186,12 +219,19 @@ cdef class Fib:
                 edition_give(p, e)
             e = link[0]
 
+    # -- publication -----------------------------------------------------------
     cdef void publish(self, int version) noexcept:
-        """Make what was made what readers see, then retire what it replaced. Room was reserved."""
+        """Make what was compiled, if anything, what readers see, then retire what it replaced. Room was reserved."""
         cdef family *f = self.family_of(version)
         cdef trie *t = &f.compiled
         cdef edition *old = f.published
         cdef uint64_t token, i
+        f.owed = 0
+        if f.fresh.pieces != NULL:
+            self.publish_fresh(version)
+            return
+        if t.making == NULL:
+            return
         t.making.position = t.pieces.n_changed
         f.published = t.making
         t.making = NULL
@@ -202,31 +242,16 @@ cdef class Fib:
         t.n_dropped = 0
         edition_retire(t.pieces, old, token)
 
-    cdef int rebuild(self, int version) except -1:
-        """Compile all routes into a pool of their own and publish that."""
+    cdef void publish_fresh(self, int version) noexcept:
+        """The same with a table compiled anew."""
         cdef family *f = self.family_of(version)
         cdef family old = f[0]
-        cdef trie fresh
-        cdef uint64_t most = LINES_MAX_IPV4 if version == 4 else LINES_MAX_IPV6
-        cdef uint64_t lines = LINES_MIN
-        self.reclaimer.reserve(1)
-        while lines < f.routes.routes // 2:
-            lines *= 2
-        while True:
-            open_trie(&fresh, version, min(lines, most))
-            root_compile(&fresh, f.routes.root, f.routes.default_value)
-            if not fresh.full:
-                break
-            close_trie(&fresh)
-            if lines >= most:
-                raise MemoryError("more routes than a compiled table can hold")
-            lines *= 4
-        f.compiled, f.published, f.broken = fresh, fresh.making, False
+        f.compiled, f.published, f.broken = f.fresh, f.fresh.making, False
         f.compiled.making = NULL
+        memset(&f.fresh, 0, sizeof(trie))
         atomic_pointer_store(self.slot_of(version), readable(f.published))
         if old.published != NULL:
             self.retire_table(&old)
-        return 0
 
     # -- changes ---------------------------------------------------------------
     cdef uint32_t put(self, int version, const prefix *p, uint32_t value) except? 0xffffffff:
@@ -236,6 +261,25 @@ cdef class Fib:
 
     cdef int put_many(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1:
         """Set n routes, or withdraw those whose value is 0, as one transaction; `old` gets the values before (0: none)."""
+        self.prepare(version, p, values, n, old)
+        self.commit(version)
+        return 0
+
+    cdef int put_rows(self, Rows one, Rows other) except -1:
+        """The same with rows, of both families at once where there are `other`."""
+        self.prepare(one.version, one.prefixes, one.values, one.n, &one.old[0])
+        if other is not None:
+            try:
+                self.prepare(other.version, other.prefixes, other.values, other.n, &other.old[0])
+            except MemoryError:
+                self.abandon(one.version, one.prefixes, &one.old[0], one.n)
+                raise
+            self.commit(other.version)
+        self.commit(one.version)
+        return 0
+
+    cdef int prepare(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1:
+        """Change the routes and compile them, unseen by readers; `commit` or `abandon` is to follow."""
         cdef family *f = self.family_of(version)
         cdef uint64_t i
         cdef bint changed = False
@@ -244,32 +288,38 @@ cdef class Fib:
             if values[i] == 0:
                 old[i] = rib_remove(&f.routes, p[i].high, p[i].low, p[i].length)
             elif rib_insert(&f.routes, p[i].high, p[i].low, p[i].length, values[i], &old[i]) < 0:
-                self.undo_many(version, p, old, i)
+                self.abandon(version, p, old, i)
                 raise MemoryError(f"no memory for route {i} of {n}")
             changed = changed or old[i] != values[i]
         if changed:
             try:
-                self.apply(version, p, n)
+                self.compile(version, p, n)
             except MemoryError:
-                self.undo_many(version, p, old, n)
+                self.abandon(version, p, old, n)
                 raise
-        rib_drop_kept(&f.routes)
         return 0
 
-    cdef int undo_many(self, int version, const prefix *p, const uint32_t *old, uint64_t n) except -1:
-        """Give the first n routes, last first, the values they had. Never needs memory: the nodes they were in were kept,
-        and no array of a node ever shrinks."""
-        cdef rib *routes = &self.family_of(version).routes
+    cdef void commit(self, int version) noexcept:
+        """What was prepared is what counts."""
+        self.publish(version)
+        rib_drop_kept(&self.family_of(version).routes)
+
+    cdef void abandon(self, int version, const prefix *p, const uint32_t *old, uint64_t n) noexcept:
+        """Nothing was prepared: the first n routes get back, last first, the values they had. Never needs memory: the
+        nodes they were in were kept, and no array of a node ever shrinks."""
+        cdef family *f = self.family_of(version)
         cdef uint32_t ignored
-        rib_undo(routes)
+        self.discard_making(f)
+        close_trie(&f.fresh)
+        f.owed = 0
+        rib_undo(&f.routes)
         while n:
             n -= 1
             if old[n]:
-                rib_insert(routes, p[n].high, p[n].low, p[n].length, old[n], &ignored)
+                rib_insert(&f.routes, p[n].high, p[n].low, p[n].length, old[n], &ignored)
             else:
-                rib_remove(routes, p[n].high, p[n].low, p[n].length)
-        rib_drop_kept(routes)
-        return 0
+                rib_remove(&f.routes, p[n].high, p[n].low, p[n].length)
+        rib_drop_kept(&f.routes)
 
     cdef uint32_t take(self, int version, const prefix *p) except? 0xffffffff:
         cdef uint32_t nothing = 0, old = 0
@@ -342,11 +392,13 @@ cdef class Fib:
         `addresses`: uint32 of shape (n,) for version 4, uint64 of shape (n, 2),
         upper half first, for version 6, host order; `lengths`: uint8 (n,); `values`: uint32 (n,).
         """
-        load_arrays(self, version, addresses, lengths, values, 1)
+        self.put_rows(rows_of(version, addresses, lengths, values, 1), None)
 
     def change(self, int version, addresses, lengths, values):
         """As `load`, but a value of 0 withdraws the route; the values before, 0 where there was no route."""
-        return load_arrays(self, version, addresses, lengths, values, 0)
+        cdef Rows rows = rows_of(version, addresses, lengths, values, 0)
+        self.put_rows(rows, None)
+        return rows.before
 
     def clear(self) -> None:
         """Withdraw every route."""
@@ -372,60 +424,3 @@ cdef class Fib:
 cdef uint64_t compiled_bytes(const trie *t) noexcept:
     """Of one version."""
     return <uint64_t>t.pieces.live * FIB_LINE + sizeof(edition)
-
-
-cdef int read_arrays(int version, object addresses, object lengths, object values, uint32_t least, prefix *p,
-                     uint32_t *numbers) except -1:
-    """Check and copy n routes; ValueError names the first that is wrong. `least` is the smallest value allowed."""
-    cdef const uint32_t[::1] short_addresses
-    cdef const uint64_t[:, ::1] long_addresses
-    cdef const uint8_t[::1] bits = lengths
-    cdef const uint32_t[::1] given = values
-    cdef uint64_t i, n = bits.shape[0]
-    cdef uint32_t longest = 32 if version == 4 else 128
-    if version == 4:
-        short_addresses = addresses
-    else:
-        long_addresses = addresses
-    for i in range(n):
-        p[i].high = <uint64_t>short_addresses[i] << 32 if version == 4 else long_addresses[i, 0]
-        p[i].low = 0 if version == 4 else long_addresses[i, 1]
-        p[i].length = bits[i]
-        numbers[i] = given[i]
-        if bits[i] > longest:
-            raise ValueError(f"route {i}: length {bits[i]} is not 0..{longest}")
-        if host_bits(&p[i]):
-            raise ValueError(f"route {i}: bits set behind the prefix length {bits[i]}")
-        if not least <= given[i] <= FIB_VALUE_MAX:
-            raise ValueError(f"route {i}: value {given[i]} is not {least}..{FIB_VALUE_MAX}")
-    return 0
-
-
-cdef bint host_bits(const prefix *p) noexcept nogil:
-    cdef uint32_t n = p.length
-    if n >= 64:
-        return n < 128 and (p.low & (~<uint64_t>0 >> (n - 64))) != 0
-    return p.low != 0 or (p.high & (~<uint64_t>0 >> n)) != 0
-
-
-cdef object load_arrays(Fib fib, int version, object addresses, object lengths, object values, uint32_t least):
-    """Change many routes at once; the values before."""
-    cdef uint64_t n = len(lengths)
-    cdef uint32_t[::1] before = numpy.zeros(n + 1, numpy.uint32)
-    cdef prefix *p
-    cdef uint32_t *numbers
-    if version not in (4, 6):
-        raise ValueError(f"version must be 4 or 6, not {version}")
-    if not len(addresses) == len(lengths) == len(values):
-        raise ValueError(f"{len(addresses)} addresses, {len(lengths)} lengths and {len(values)} values")
-    p = <prefix *>malloc((n + 1) * sizeof(prefix))
-    numbers = <uint32_t *>malloc((n + 1) * sizeof(uint32_t))
-    try:
-        if p == NULL or numbers == NULL:
-            raise MemoryError
-        read_arrays(version, addresses, lengths, values, least, p, numbers)
-        fib.put_many(version, p, numbers, n, &before[0])
-    finally:
-        free(p)
-        free(numbers)
-    return numpy.asarray(before)[:n]

@@ -117,6 +117,16 @@ class FakePlane:
         del self.table[prefix]
         self.log.append(f"unroute {prefix}")
 
+    def change_routes(self, ipv4, ipv6):
+        before = dict(self.table)
+        try:
+            for version, rows in (4, ipv4), (6, ipv6):
+                if len(rows[0]):
+                    self.set_routes(version, *rows)
+        except BaseException:
+            self.table = before
+            raise
+
     def set_routes(self, version, addresses, lengths, adjacencies):
         network = IPv4Network if version == 4 else IPv6Network
         if unknown := set(adjacencies.tolist()) - {0, *self.adjacencies}:

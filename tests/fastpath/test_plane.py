@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import numpy as np
 import pytest
 
+import fastpath
 from fastpath.crew import Crew
 from fastpath.plane import Plane
 from fastpath.port.memory import MemoryPort, Rings
@@ -105,6 +108,85 @@ def test_many_routes_change_at_once_and_their_references_are_kept() -> None:
     a.plane.set_routes(4, addresses, lengths, np.zeros(1000, np.uint32))
     a.plane.set_routes(6, halves, np.full(10, 64, np.uint8), np.zeros(10, np.uint32))
     assert len(a.plane.routes()) == len(before) - 510
+
+
+def test_routes_of_both_families_change_as_one() -> None:
+    a, _ = pair()
+    before = a.plane.routes()
+    ipv4 = np.array([0x0B000000, 0x0B000100], np.uint32), np.full(2, 24, np.uint8), np.full(2, a.to_peer, np.uint32)
+    ipv6 = np.array([(0xFD01 << 48, 0)], np.uint64), np.full(1, 64, np.uint8), np.full(1, a.to_pod, np.uint32)
+    a.plane.change_routes(ipv4, ipv6)
+    assert a.plane.lookup(ip_address("11.0.1.1")) == (ip_network("11.0.1.0/24"), a.to_peer)
+    assert a.plane.lookup(ip_address("fd01::1")) == (ip_network("fd01::/64"), a.to_pod)
+    known = a.plane.routes()
+    unknown = np.full(1, 999, np.uint32)
+    withdrawn = np.zeros(2, np.uint32)
+    with pytest.raises(ValueError, match="no adjacency 999"):
+        a.plane.change_routes((*ipv4[:2], withdrawn), (*ipv6[:2], unknown))
+    assert a.plane.routes() == known
+    a.plane.change_routes((*ipv4[:2], withdrawn), (*ipv6[:2], np.zeros(1, np.uint32)))
+    assert a.plane.routes() == before
+
+
+STARVED = """
+import resource, sys
+from ipaddress import ip_address
+import numpy as np
+from fastpath.plane import Plane
+from fastpath.values import Reject
+
+few, second = int(sys.argv[1]), int(sys.argv[2])
+plane = Plane()
+old, new = (plane.set_adjacency(Reject("blackhole")) for _ in range(2))
+
+def rows(version, n, adjacency):
+    upper = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(1 << 24)
+    addresses = (upper << 8).astype(np.uint32)
+    if version == 6:
+        addresses = np.stack([upper << 40, np.zeros(n, np.uint64)], axis=1).astype(np.uint64)
+    return addresses, np.full(n, 24 if version == 4 else 64, np.uint8), np.full(n, adjacency, np.uint32)
+
+first = 10 - second
+plane.set_routes(first, *rows(first, 3000, old))
+plane.set_routes(second, *rows(second, 3000, old))
+before = plane.routes()
+sample = [prefix.network_address for prefix in list(before)[::100]]
+changed = {first: rows(first, few, new), second: rows(second, 40_000, new)}
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+failed = 0
+for room in (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
+    try:
+        plane.change_routes(changed[4], changed[6])
+        break
+    except MemoryError:
+        failed += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert plane.routes() == before, room
+    assert {plane.fib.find(address) for address in sample} == {old}, room
+    plane.set_route(next(iter(before)), old)
+assert failed > 3, f"hardly starved: {failed}"
+after = plane.routes()
+assert len(after) == max(few, 3000) + 40_000
+assert sum(adjacency == new for adjacency in after.values()) == few + 40_000
+assert all(plane.fib.find(prefix.network_address) == after[prefix] for prefix in list(after)[::50])
+for version in (4, 6):
+    plane.set_routes(version, *rows(version, 40_000, 0))
+plane.remove_adjacency(old)
+plane.remove_adjacency(new)
+assert plane.routes() == {}
+print("ok")
+"""
+
+
+@pytest.mark.skipif(fastpath.BUILD in {"asan", "tsan"}, reason="the sanitizers reserve terabytes of addresses")
+@pytest.mark.parametrize("few", [3, 3000])
+@pytest.mark.parametrize("second", [4, 6])
+def test_a_family_without_memory_leaves_the_other_as_it_was(second: int, few: int) -> None:
+    """Few routes of one family and many of the other, in a process of its own with ever more room."""
+    done = subprocess.run([sys.executable, "-c", STARVED, str(few), str(second)], capture_output=True, text=True, check=False)
+    assert done.stdout == "ok\n", done.stderr
 
 
 def test_what_is_in_use_is_not_removed() -> None:

@@ -67,13 +67,35 @@ def test_a_change_the_plane_refuses_leaves_everything(forwarding, plane):
     def refuse(*_):
         raise MemoryError
 
-    plane.set_routes = refuse
+    plane.change_routes = refuse
     with pytest.raises(MemoryError):
         forwarding.change_routes({P1: (TO_C,), P2: (TO_C,), P3: (TO_B,)})
     assert forwarding.routes == {P1: (TO_B,)}
     assert forwarding.slot_of((TO_C,)) is None
     assert forwarding.slot_of((TO_B,)).users == 1
     assert len(plane.adjacencies) == 1
+
+
+@pytest.mark.parametrize("many", [1, 20])
+@pytest.mark.parametrize("refused", [4, 6])
+def test_what_the_plane_refuses_of_one_family_leaves_the_other(forwarding, plane, refused, many):
+    forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
+    old = {P1: (TO_B,), ip_network("fd01::/64"): (TO_B,)}
+    forwarding.change_routes(old)
+    before = dict(plane.table)
+    set_routes = plane.set_routes
+
+    def refuse(version, *rows):
+        if version == refused:
+            raise MemoryError
+        set_routes(version, *rows)
+
+    plane.set_routes = refuse
+    new = [*old, *(ip_network(f"10.9.{n}.0/24") for n in range(many)), *(ip_network(f"fd09:{n}::/64") for n in range(many))]
+    with pytest.raises(MemoryError):
+        forwarding.change_routes(dict.fromkeys(new, (TO_C,)))
+    assert (plane.table, forwarding.routes) == (before, old)
+    assert forwarding.slot_of((TO_C,)) is None
 
 
 def test_another_name_changes_nothing_in_the_plane(forwarding, plane):

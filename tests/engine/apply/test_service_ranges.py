@@ -90,9 +90,9 @@ class WatchedPlane(FakePlane):
         found = self.lookup(address)
         return found is not None and isinstance(self.adjacencies[found[1]], Encapsulate)
 
-    def set_routes(self, *rows):
+    def change_routes(self, *rows):
         self._refuse()
-        super().set_routes(*rows)
+        super().change_routes(*rows)
 
     def set_route(self, *row):
         self._refuse()
