@@ -22,21 +22,14 @@ from engine.apply.delta import POLICY, Kind
 from engine.apply.host_rules import HostRulesDriver, stands
 from engine.apply.inheritance import Heirloom, Inheritance
 from engine.apply.kernel_routes import KernelRouteDriver
-from engine.apply.plane import (
-    Forwarding,
-    Openers,
-    RouteDriver,
-    TunnelDriver,
-    adopt_tunnel,
-    gateway_driver,
-    kernel_openers,
-    make_plane,
-    peers_driver,
-)
+from engine.apply.plane import Forwarding, Openers, adopt_tunnel, kernel_openers, make_plane
+from engine.apply.plane_routes import RouteDriver
 from engine.apply.policy import PolicyDriver
 from engine.apply.reconcile import Outcome, Reconciler, tried
 from engine.apply.service_ranges import without
 from engine.apply.shortcut import Shortcuts
+from engine.apply.single_values import gateway_driver, peers_driver
+from engine.apply.tunnels import TunnelDriver
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
 from engine.pod.attach import PodDriver

@@ -1,7 +1,7 @@
 """The only writer of the data plane's ports and tables.
 
-Owns: which port, peer and adjacency number stands for which name, and the
-sockets of the tunnels.
+Owns: which port, peer and adjacency number stands for which name, and how ports
+come to be.
 Never: decides what should be; never sees a packet.
 Invariant: a route is published even when its port is missing; its adjacency
 then rejects, so that no wider route takes the packets, and it is pointed to
@@ -12,21 +12,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from engine.apply.delta import Kind
-from engine.apply.refusal import refusal
 from engine.apply.route_change import RouteChange
-from engine.apply.service_ranges import around, led_away, meeting
 from engine.config.schema import FlowsSection
 from engine.errors import TowpathError
 from engine.model import Address, Bandwidth, Prefix, TunnelPort, Via
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-
     from fastpath.plane import Plane as Plane  # noqa: PLC0414 - for those above us, who may not name fastpath
     from fastpath.port.port import Port as Port  # noqa: PLC0414 - the same
     from fastpath.port.raw import RawPort
@@ -440,130 +435,3 @@ def _pace(bandwidth: Bandwidth) -> Pace:
     from fastpath.values import Bandwidth as Pace
 
     return Pace(bandwidth.ingress, bandwidth.egress, bandwidth.ingress_burst, bandwidth.egress_burst)
-
-
-# -- one driver a kind ---------------------------------------------------------
-@dataclass(slots=True)
-class TunnelDriver:
-    """Opens and closes the tunnels' sockets."""
-
-    forwarding: Forwarding
-    open_tunnel: Callable[[TunnelPort], Port]
-    kind: Kind = Kind.TUNNEL
-    drifts: bool = True
-    _open: dict[Hashable, tuple[TunnelPort, Port]] = field(default_factory=dict)
-
-    def actual(self) -> Mapping[Hashable, object]:
-        return {key: value for key, (value, _) in self._open.items()}
-
-    def set(self, key: Hashable, value: object) -> None:
-        wanted = cast(TunnelPort, value)
-        entry = self._open.get(key)
-        if entry is not None and replace(entry[0], offload=wanted.offload) == wanted:
-            self._open[key] = wanted, entry[1]  # its sockets are as they should be
-            return
-        self.remove(key)  # two sockets cannot hold one port
-        try:
-            port = self.open_tunnel(wanted)
-        except OSError as error:
-            raise refusal(error, where=f"tunnel {wanted.key}", doing="cannot open the socket") from error
-        try:
-            self.forwarding.attach(("tunnel", wanted.key), port)
-        except BaseException:
-            port.close()
-            raise
-        self._open[key] = wanted, port
-
-    def remove(self, key: Hashable) -> None:
-        entry = self._open.pop(key, None)
-        if entry is not None:
-            self.forwarding.detach(("tunnel", entry[0].key))
-            entry[1].close()
-
-    def adopt(self, wanted: TunnelPort, port: Port) -> None:
-        """Go on with sockets that another process opened and `adopt_tunnel` took."""
-        self.forwarding.attach(("tunnel", wanted.key), port)
-        self._open[wanted.key] = wanted, port
-
-    def release(self) -> None:
-        """Let go of every socket, for a successor that has them too."""
-        for _, port in self._open.values():
-            port.close()
-
-    def lost(self, key: str) -> None:
-        """The socket failed: close it, so that the next pass opens another."""
-        self.remove(key)
-
-
-@dataclass(slots=True)
-class ValueDriver:
-    """Of a kind of which there is one value: `put` puts it in force as a whole, None takes it out."""
-
-    kind: Kind
-    key: str
-    put: Callable[[Any], None]
-    drifts: bool = False
-    _value: object | None = None
-
-    def actual(self) -> Mapping[Hashable, object]:
-        return {} if self._value is None else {self.key: self._value}
-
-    def set(self, key: Hashable, value: object) -> None:
-        self.put(value)
-        self._value = value
-
-    def remove(self, key: Hashable) -> None:
-        self.put(None)
-        self._value = None
-
-
-def gateway_driver(forwarding: Forwarding) -> ValueDriver:
-    def put(gateways: tuple[IPv4Address | None, IPv6Address | None] | None) -> None:
-        forwarding.plane.set_gateway(*(gateways or (None, None)))
-
-    return ValueDriver(Kind.GATEWAY, "gateway", put)
-
-
-def peers_driver(forwarding: Forwarding) -> ValueDriver:
-    def put(peers: Mapping[Address, str] | None) -> None:
-        forwarding.set_peers(peers or {})
-
-    return ValueDriver(Kind.PEERS, "peers", put)
-
-
-@dataclass(slots=True)
-class RouteDriver:
-    forwarding: Forwarding
-    kind: Kind = Kind.ROUTE
-    drifts: bool = False
-
-    def actual(self) -> Mapping[Hashable, object]:
-        return cast("Mapping[Hashable, object]", self.forwarding.routes)
-
-    def set(self, key: Hashable, value: object) -> None:
-        self._insist({key: value})
-
-    def remove(self, key: Hashable) -> None:
-        self._insist({key: None})
-
-    def _insist(self, wanted: Mapping[Hashable, object | None]) -> None:
-        for error in self.change(wanted).values():
-            raise error
-
-    def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
-        refuse = self._refused if self.forwarding.open_ranges else None
-        refused = self.forwarding.change_routes(cast("RoutesWanted", wanted), refuse)
-        return cast("Mapping[Hashable, TowpathError]", refused)
-
-    def _refused(self, wanted: RoutesWanted) -> dict[Prefix, TowpathError]:
-        """While there may be flows to open ranges, nothing there is changed if they came to a peer then."""
-        ranges = self.forwarding.open_ranges
-        changed = meeting(wanted, ranges)
-        if not changed:
-            return {}
-        after = {**around(self.forwarding.routes, ranges), **changed}
-        peers = led_away({prefix: vias for prefix, vias in after.items() if vias is not None}, ranges)
-        if peers is None:
-            return {}
-        what = f"stays as it was: by {peers} a peer would get what passes unjudged to policy.services"
-        return {prefix: TowpathError(what, where=f"route {prefix}", remedy="it is tried again") for prefix in changed}

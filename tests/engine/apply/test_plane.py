@@ -8,27 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.apply.plane import Forwarding, TunnelDriver, peers_driver
-from engine.errors import KernelError, TowpathError
-from engine.model import TunnelPort, Via
+from engine.apply.plane import Forwarding
+from engine.errors import TowpathError
+from engine.model import Via
 from fastpath.values import Deliver, Encapsulate
-from tests.engine.fakes import REJECTED, FakeKernel, FakePlane, FakePort
-
-TUNNEL = TunnelPort("vxlan/192.0.2.1:4789", "vxlan", ip_address("192.0.2.1"), 4789, 1)
-TO_B = Via("tunnel", TUNNEL.key, "b", ip_address("192.0.2.2"), 4789, b"\2" * 6, 1450)
-TO_C = replace(TO_B, peer="c", remote=ip_address("192.0.2.3"))
-TO_POD = Via("pod", "a", mtu=1450)
-P1, P2, P3 = (ip_network(f"10.{i}.0.0/16") for i in (1, 2, 3))
-
-
-@pytest.fixture
-def plane():
-    return FakePlane()
-
-
-@pytest.fixture
-def forwarding(plane):
-    return Forwarding(plane)
+from tests.engine.apply.hops import P1, P2, P3, TO_B, TO_C, TO_POD, TUNNEL
+from tests.engine.fakes import REJECTED, FakePlane, FakePort
 
 
 def test_routes_by_the_same_next_hop_share_one_adjacency(forwarding, plane):
@@ -224,39 +209,6 @@ def test_an_mtu_change_in_a_spread_reaches_its_members(forwarding, plane):
     forwarding.set_route(P1, (TO_B, TO_C))
     forwarding.set_route(P1, (replace(TO_B, mtu=1300), TO_C))
     assert [hop.mtu for hop in plane.meaning(P1)] == [1300, 1450]
-
-
-def test_peers_keep_their_numbers_and_none_is_given_twice(forwarding, plane):
-    peers = peers_driver(forwarding)
-    b, c = ip_address("192.0.2.2"), ip_address("192.0.2.3")
-    peers.set("peers", {b: "b"})
-    first = plane.peers[b]
-    peers.set("peers", {b: "b", c: "c"})
-    assert plane.peers[b] == first != plane.peers[c]
-    peers.set("peers", {c: "c"})
-    peers.set("peers", {b: "b", c: "c"})
-    assert len({first, *plane.peers.values()}) == 3
-
-
-def test_a_tunnel_that_changes_is_opened_anew_and_its_routes_follow(forwarding, plane):
-    kernel = FakeKernel()
-    driver = TunnelDriver(forwarding, kernel.openers.tunnel)
-    driver.set(TUNNEL.key, TUNNEL)
-    forwarding.set_route(P1, (TO_B,))
-    driver.set(TUNNEL.key, replace(TUNNEL, vni=7))
-    assert kernel.log == [f"open {TUNNEL.key}", f"close {TUNNEL.key}", f"open {TUNNEL.key}"]
-    assert plane.meaning(P1).port == forwarding.ports["tunnel", TUNNEL.key]
-    driver.remove(TUNNEL.key)
-    assert plane.meaning(P1) == REJECTED
-    assert driver.actual() == {}
-
-
-def test_a_port_in_use_is_said_with_place_and_remedy(forwarding):
-    kernel = FakeKernel()
-    kernel.refuse[TUNNEL.key] = OSError(98, "Address already in use")
-    with pytest.raises(KernelError, match=r"tunnel vxlan/192.0.2.1:4789: .*port is in use \(.*choose another"):
-        TunnelDriver(forwarding, kernel.openers.tunnel).set(TUNNEL.key, TUNNEL)
-    assert forwarding.ports == {}
 
 
 class Churn(RuleBasedStateMachine):

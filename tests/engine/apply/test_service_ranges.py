@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from engine import Node, parse
-from engine.apply.plane import RouteDriver
+from engine.apply.plane_routes import RouteDriver
 from engine.apply.service_ranges import led_away, meeting, without
 from engine.datapath import Datapath
 from engine.desired.policy.compiler import Compiler
