@@ -77,10 +77,7 @@ def imported() -> float:
 # -- the report ----------------------------------------------------------------
 def markdown(found: dict[str, Any], cases: Sequence[Case]) -> str:
     lines = [
-        f"# kill -9 and a new start, {found['date']}",
-        "",
-        f"{report.hardware(found['machine'])}. Towpath {found['version']}. Run again: `{found['command']}`",
-        "",
+        *report.heading("kill -9 and a new start", found),
         "Milliseconds: median (lowest - highest).",
         "",
         "| pods | peers | kills | kill to the next datagram | kill to READY=1 | Python and imports alone | datagrams a second |",

@@ -117,10 +117,7 @@ def say(text: str) -> None:
 # -- the report ----------------------------------------------------------------
 def markdown(found: dict[str, Any], cases: Sequence[Case]) -> str:
     lines = [
-        f"# A daemon with many pods and peers, {found['date']}",
-        "",
-        f"{report.hardware(found['machine'])}. Towpath {found['version']}. Run again: `{found['command']}`",
-        "",
+        *report.heading("A daemon with many pods and peers", found),
         (
             "| peers | start, no pods | start, all pods taken up | memory without, with pods | pods | CNI ADD, first 25 "
             "| last 25 | last / first | files open | `towpath status` | idle CPU |"

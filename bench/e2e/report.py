@@ -118,6 +118,12 @@ def hardware(machine: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def heading(title: str, found: Mapping[str, Any]) -> list[str]:
+    """How a page of figures begins: when they were taken, on what, and how to take them again."""
+    origin = f"{hardware(found['machine'])}. Towpath {found['version']}. Run again: `{found['command']}`"
+    return [f"# {title}, {found['date']}", "", origin, ""]
+
+
 def rows(match: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """One row a contender, ours first."""
     lines = []

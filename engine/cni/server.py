@@ -22,7 +22,7 @@ from engine.cni.call import ACKNOWLEDGED, MESSAGE_LIMIT, unpack
 from engine.cni.configuration import version_of
 from engine.cni.verbs import Ended, Verbs
 from engine.control.accepting import Acceptor
-from engine.control.listening import listen
+from engine.control.listening import leave, listen
 from engine.loop import READ, Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,8 @@ class Server:
         for client in list(self._clients):
             client.close()
         self._acceptor.close()
-        if not self.own:
-            return
-        with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
+        if self.own:
+            leave(self._path, self._inode)
 
     def fileno(self) -> int:
         return self._acceptor.fileno()

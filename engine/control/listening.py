@@ -7,6 +7,7 @@ Invariant: at no moment is the socket open to more than its owner and group.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -33,6 +34,13 @@ def listen(
         refused = f"cannot listen on the {what}: {error.strerror or error}"
         raise KernelError(refused, where=str(path), remedy=remedy) from error
     return listening
+
+
+def leave(path: str | Path, inode: int) -> None:
+    """Unlink the socket that was made there, unless another took its place."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
 
 
 def _bind(listening: socket.socket, path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from engine.control.accepting import Acceptor
-from engine.control.listening import listen
+from engine.control.listening import leave, listen
 from engine.control.messages import (
     ANSWER_LIMIT,
     CHANGING,
@@ -84,11 +84,8 @@ class Server:
         for client in list(self._clients.values()):
             client.close()
         self._acceptor.close()
-        if not self.own:
-            return
-        with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
+        if self.own:
+            leave(self._path, self._inode)
 
     def permits(self, peer: socket.socket) -> bool:
         """Root, our own user, or a member of the configured group."""

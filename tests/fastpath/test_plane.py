@@ -129,11 +129,11 @@ def test_routes_of_both_families_change_as_one() -> None:
 
 
 STARVED = """
-import resource, sys
-from ipaddress import ip_address
+import sys
 import numpy as np
 from fastpath.plane import Plane
 from fastpath.values import Reject
+from tests.fastpath.room import address_space, limited
 
 few, second = int(sys.argv[1]), int(sys.argv[2])
 plane = Plane()
@@ -152,17 +152,15 @@ plane.set_routes(second, *rows(second, 3000, old))
 before = plane.routes()
 sample = [prefix.network_address for prefix in list(before)[::100]]
 changed = {first: rows(first, few, new), second: rows(second, 40_000, new)}
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+used = address_space()
 failed = 0
 for room in (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128):
-    resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
     try:
-        plane.change_routes(changed[4], changed[6])
+        with limited(used + (room << 20)):
+            plane.change_routes(changed[4], changed[6])
         break
     except MemoryError:
         failed += 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert plane.routes() == before, room
     assert {plane.fib.find(address) for address in sample} == {old}, room
     plane.set_route(next(iter(before)), old)

@@ -310,10 +310,11 @@ def test_one_change_brings_routes_longer_than_the_array_is_fine(shorter, longer)
 
 
 STARVED = """
-import ctypes, random, resource, sys
+import sys
 import numpy as np
 from fastpath.table.fib import Fib
 from fastpath.table.qsbr import Reclaimer
+from tests.fastpath.room import address_space, limited
 
 version, seed = int(sys.argv[1]), int(sys.argv[2])
 chance = np.random.default_rng(seed)
@@ -331,17 +332,15 @@ more = np.setdiff1d(np.unique(chance.integers(1, 2**24, n, dtype=np.uint64)), up
 added, added_lengths = arrays(more, np.uint64(9))
 batch = np.concatenate([addresses[: len(addresses) // 2], added]), np.concatenate([lengths[: len(addresses) // 2], added_lengths])
 values = np.concatenate([np.zeros(len(addresses) // 2, np.uint32), np.full(len(added), 6, np.uint32)])
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+used = address_space()
 failed = 0
 for room in (4, 6, 8, 10, 12, 16):
-    resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
     try:
-        fib.change(version, *batch, values)
+        with limited(used + (room << 20)):
+            fib.change(version, *batch, values)
         break
     except MemoryError:
         failed += 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert fib.items() == before, room
 assert failed, "never starved"
 print("ok", failed)
