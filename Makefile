@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 FORMATTED := engine fastpath bench examples tools setup.py  # tests keep their tables of bytes as they were laid out
-UNIT_TESTS ?= tests/fastpath $(wildcard tests/golden)
+UNIT_TESTS ?= tests/fastpath
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
@@ -110,7 +110,7 @@ UNITS = -m pytest --capture=sys $(PYTEST_ARGS) -m 'not root and not slow' $(UNIT
 bench-cni: build $(VENV)/.bench  ## root: ADD and DEL beside the reference bridge plugin, in turn; into docs/benchmarks
 	@$(PY) -m bench.cni $(BENCH_ARGS)
 
-debug: $(VENV)/.test  ## unit and golden tests on a debug build
+debug: $(VENV)/.test  ## the tests of fastpath/ on a debug build
 	$(call tree,debug)
 	@cd build/debug/tree && $(debug_run) $(UNITS)
 
