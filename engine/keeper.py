@@ -113,10 +113,15 @@ class Keeper:
         return self._datapath is not None
 
     # -- life --------------------------------------------------------------------
+    def claim(self) -> None:
+        """Hold the state directory, until the end. KernelError when another daemon does. Idempotent."""
+        if self._lock is None:
+            self._lock = LockFile(Path(self.config.state.directory))
+
     def start(self) -> None:
         """Put the configuration in force and begin to forward. TowpathError: nothing was changed."""
         directory = Path(self.config.state.directory)
-        self._lock = LockFile(directory)
+        self.claim()
         try:
             self._open(directory)
             self.addresses.settle(self.residents)

@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.errors import KernelError
 
 _LOOK_PAUSE = 0.05  # seconds between two looks at whether the lock is free
+_PATIENCE, _PAUSE = 2.0, 0.002  # seconds while those who only look are in the way, and between two tries
 
 
 class LockFile:
@@ -90,7 +91,7 @@ def _acquire(path: Path) -> int:
     with contextlib.suppress(OSError):  # it is somebody else's, who can read it anyway
         os.fchmod(file, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except BlockingIOError:
         holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(file)
@@ -103,6 +104,22 @@ def _acquire(path: Path) -> int:
         os.close(file)
         raise _not_lockable(directory, error) from error
     return file
+
+
+def _lock(file: int) -> None:
+    """BlockingIOError while a daemon holds the lock. Whoever only looks shares it for a moment, and is waited for."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # refused by a daemon's alone
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(_PAUSE)
 
 
 def _not_lockable(directory: Path, error: OSError) -> KernelError:

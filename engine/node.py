@@ -70,6 +70,10 @@ class Node:
         return self._keeper.datapath
 
     # -- life ----------------------------------------------------------------
+    def claim(self) -> None:
+        """Hold the state directory, which `start` does otherwise. KernelError when another daemon does."""
+        self._keeper.claim()
+
     def start(self) -> None:
         """Put the configuration in force and begin to forward. TowpathError: nothing was changed."""
         self._keeper.start()

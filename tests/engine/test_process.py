@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from engine import logs, notify
 from engine.errors import KernelError
 from engine.lockfile import LockFile
 from engine.logs import RateLimit
+from tests.engine.namespaces import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +44,59 @@ def test_a_killed_holder_holds_nothing(tmp_path):
         child.kill()
         child.wait()
     LockFile(tmp_path).release()
+
+
+def test_who_only_looks_is_in_nobodys_way(tmp_path):
+    """Several look all the time: whoever wants the free lock gets it, every time."""
+    look = "import sys; from pathlib import Path; from engine.lockfile import is_held\nwhile True: is_held(Path(sys.argv[1]))"
+    LockFile(tmp_path).release()
+    lookers = [subprocess.Popen([sys.executable, "-c", look, tmp_path], cwd=ROOT) for _ in range(2)]
+    try:
+        wait_for(lambda: _is_looked_at(tmp_path / "lock"))
+        for _ in range(300):
+            LockFile(tmp_path).release()
+    finally:
+        for looker in lookers:
+            looker.kill()
+            looker.wait()
+
+
+def _is_looked_at(file):
+    """Somebody shares the lock in this moment."""
+    with file.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_of_those_who_start_at_once_one_wins(tmp_path):
+    """The others hear who it is, or who it was a moment ago."""
+    begin = (
+        "import sys; from pathlib import Path; from engine.errors import KernelError\n"
+        "from engine.lockfile import LockFile, is_held\n"
+        "print(flush=True); sys.stdin.readline(); is_held(Path(sys.argv[1]))\n"
+        "try: LockFile(Path(sys.argv[1]))\n"
+        "except KernelError as error: print(error, flush=True)\n"
+        "else: print('won', flush=True)\n"
+        "sys.stdin.readline()"
+    )
+    pipe = subprocess.PIPE
+    for _ in range(5):
+        with ExitStack() as stack:
+            starters = [
+                stack.enter_context(subprocess.Popen([sys.executable, "-c", begin, tmp_path], stdin=pipe, stdout=pipe, cwd=ROOT))
+                for _ in range(4)
+            ]
+            for starter in starters:
+                starter.stdout.readline()  # it has loaded everything
+            for starter in starters:
+                starter.stdin.write(b"\n")
+                starter.stdin.flush()
+            heard = [starter.stdout.readline() for starter in starters]
+            assert heard.count(b"won\n") == 1
+            assert sum(b"another daemon" in words for words in heard) == 3
 
 
 @pytest.mark.parametrize("before", [None, 0o644, 0o666])

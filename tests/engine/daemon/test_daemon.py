@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.lockfile import LockFile
 from engine.pod.namespace import run_inside
 from engine.views import Drops
 from tests.engine.namespaces import device, ip, path_of, routes, wait_for
@@ -284,9 +286,23 @@ def test_an_underlay_address_that_is_not_ours(nodes):
 
 def test_a_second_daemon_on_the_same_state(nodes):
     a = nodes[0].start()
-    failed(a, 3, "control.sock", "another program serves")
+    failed(a, 3, f"another daemon (process {a.status().pid})")
     failed(a, 3, f"process {a.status().pid}", flags=("--set", f"control.socket={a.folder}/other.sock"))
+    failed(a, 3, "control.sock", "another program serves", flags=("--set", f"state.directory={a.folder}/other"))
     assert a.ping(0, "10.1.0.1")
+
+
+def test_of_two_that_start_at_once_the_later_touches_no_socket_of_the_other(nodes):
+    """Which may be bound, and not listen yet: it looks as one that a killed daemon left."""
+    a = nodes[0]
+    lock = LockFile(a.folder / "state")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(a.socket))
+        failed(a, 3, f"another daemon (process {os.getpid()})")
+        bound.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(a.socket))
+    lock.release()
 
 
 def test_a_file_that_is_missing_or_wrong(nodes):
