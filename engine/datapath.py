@@ -29,6 +29,7 @@ from engine.apply.reconcile import Outcome, Reconciler, tried
 from engine.apply.service_ranges import without
 from engine.apply.shortcut import Shortcuts
 from engine.apply.single_values import gateway_driver, peers_driver
+from engine.apply.table_record import TableRecord
 from engine.apply.tunnels import TunnelDriver
 from engine.config.schema import FlowsSection
 from engine.model import Address, Desired, TunnelPort
@@ -48,7 +49,7 @@ FORWARDING_KINDS = (Kind.TUNNEL, Kind.HOST, *PLANE_KINDS)  # without which no pa
 
 
 class Datapath:
-    """`state` is the directory of the record of devices; it must exist."""
+    """`state` is the directory of the records of devices and tables; it must exist."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Datapath:
         self.pods = PodDriver(self.forwarding, openers.tun, Record(state / "devices.json"))
         self.host = HostDriver(self.forwarding, openers.tun)
         self.kernel_routes = KernelRouteDriver(self.host.device_name)
-        self.rules = HostRulesDriver(self._let_pods_come_back)
+        self.rules = HostRulesDriver(self._let_pods_come_back, TableRecord(state / "tables.json"))
         self.policy = PolicyDriver(self.forwarding, self._keep_out)
         self.reconciler = Reconciler(
             [
@@ -103,12 +104,14 @@ class Datapath:
     def prepare(self, desired: Desired) -> Outcome:
         """Be able to `start`: what an earlier run left is taken up as it is, and what may wait does, for `apply`.
 
-        The host's table may wait where one stands: without any, pods would speak to the outside by their own address.
+        The host's table may wait where one stands, or none is wanted: without any, pods would speak to the outside by
+        their own address.
         """
         policy = self.reconciler.prepare(desired, (Kind.POLICY,))
         self.pods.take_up(sorted(desired.pods, key=lambda device: device.pod.name))
         standing = desired.rules if desired.rules is not None and stands(desired.rules.device) else None
-        kinds = FORWARDING_KINDS if standing is not None else (*FORWARDING_KINDS, Kind.HOST_RULES)
+        may_wait = desired.rules is None or standing is not None
+        kinds = FORWARDING_KINDS if may_wait else (*FORWARDING_KINDS, Kind.HOST_RULES)
         outcome = policy + self.reconciler.prepare(desired, kinds)
         if standing is not None and not outcome.failed:
             self.rules.adopt(standing.device)

@@ -1,7 +1,7 @@
 """The only writer of our nftables table.
 
 Owns: the table, from its first transaction to its removal at a clean stop.
-Never: reads or changes a table of somebody else, and never passes a word
+Never: changes a table of somebody else, and never passes a word
 through a shell: `nft` reads the rules from its standard input.
 Invariant: the table in the kernel is as last written, or is being written
 again; without it no packet of the host may carry a pod's address.
@@ -18,13 +18,16 @@ import struct
 import subprocess
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from engine.apply import conversations
 from engine.apply.delta import Kind
+from engine.apply.reconcile import tried
 from engine.apply.route_message import HEADER, REQUEST, messages
-from engine.apply.ruleset import forwards_in, removal, ruleset, table_name
+from engine.apply.ruleset import forwards_in, is_made_by, removal, ruleset, table_name
+from engine.apply.table_record import TableRecord
 from engine.errors import KernelError
 from engine.model import HostRules, PortForward
 
@@ -70,14 +73,25 @@ class _Table:
             self.leads_by(forwards_in(found))
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The key of a table that an earlier run made by another name of the host port, and that nobody wants."""
+
+    device: str
+
+    def __str__(self) -> str:
+        return f"left by {self.device}"
+
+
 class HostRulesDriver:
     """`spoken_for(True)` is called while the kernel lets nobody else speak as a pod, `spoken_for(False)` when not."""
 
     kind = Kind.HOST_RULES
     drifts = False
 
-    def __init__(self, spoken_for: Callable[[bool], None]) -> None:
+    def __init__(self, spoken_for: Callable[[bool], None], record: TableRecord) -> None:
         self._spoken_for = spoken_for
+        self._record = record
         self._table: _Table | None = None
         self._untold = ""  # what does not work, and may be done without
         self.bell = RulesBell()
@@ -89,9 +103,12 @@ class HostRulesDriver:
             self._untold = ""
 
     def actual(self) -> Mapping[Hashable, object]:
-        if self._table is None:
-            return {}
-        return {_KEY: self._table.rules or (self._table.device,)}
+        table = self._table
+        used = () if table is None else (table.device,)
+        found: dict[Hashable, object] = {Left(device): () for device in self._record.devices if device not in used}
+        if table is not None:
+            found[_KEY] = table.rules or used
+        return found
 
     def set(self, key: Hashable, value: object) -> None:
         wanted = cast(HostRules, value)
@@ -104,6 +121,9 @@ class HostRulesDriver:
         table = self._table
         table.rules = None
         self.bell.mind(table_name(wanted.device))
+        error = tried(partial(self._record.add, wanted.device), _WHERE)
+        if error is not None:  # on a full disk the host's address is of more use than a later removal
+            log.warning("%s", error)
         try:
             self._write(table, wanted)
         except KernelError as error:
@@ -121,7 +141,7 @@ class HostRulesDriver:
         """Write the table and remember how the kernel lists it; again, when somebody came in between."""
         for _ in range(_TRIES):
             self.bell.transactions()  # what was changed so far is about to be replaced
-            nft(ruleset(wanted))
+            nft(ruleset(wanted, self._record.mark))
             self._untold = _let_loopback_in(wanted)
             table.listed = listing(wanted.device)
             if self.bell.transactions() <= 1:
@@ -133,6 +153,9 @@ class HostRulesDriver:
         self._spoken_for(True)
 
     def remove(self, key: Hashable) -> None:
+        if isinstance(key, Left):
+            self._remove_left(key.device)
+            return
         table = self._table
         if table is not None:
             self._spoken_for(False)
@@ -141,6 +164,18 @@ class HostRulesDriver:
                 nft(removal(table.device))
             self._table = None
             _lead_anew(table, ())
+            self._record.discard(table.device)
+
+    def _remove_left(self, device: str) -> None:
+        """Unless it came into use again, or somebody else has made his in its place."""
+        if self._table is not None and self._table.device == device:
+            return
+        listed = listing(device) if stands(device) else ""
+        if is_made_by(self._record.mark, listed):
+            log.info("removing the table %s, which an earlier run left", table_name(device))
+            nft(removal(device))
+            _lead_anew(_Table(device, forwards=forwards_in(listed)), ())
+        self._record.discard(device)
 
     def undo(self) -> None:
         """Remove the table if this run made it."""

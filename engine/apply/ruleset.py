@@ -1,6 +1,6 @@
 """The host's rules as text for `nft`: masquerade, ports of the host that lead to pods, and who may speak as a pod.
 
-Owns: one table of our own, whole, and what a listing of it says of those ports.
+Owns: one table of our own, whole, and what a listing of it says of those ports and of who made it.
 Never: runs anything, or writes into a table of somebody else.
 Invariant: every word in the text comes from an address, a number or a name
 checked here, so that no value can say more than itself.
@@ -26,16 +26,27 @@ def table_name(device: str) -> str:
     return "towpath" if device == "towpath0" else "towpath_" + re.sub(r"[^A-Za-z0-9]", "_", device)
 
 
-def ruleset(rules: HostRules) -> str:
-    """The table in one transaction: what stood there before is replaced at once."""
+def ruleset(rules: HostRules, maker: str) -> str:
+    """The table in one transaction: what stood there before is replaced at once. `maker`: the mark of who makes it."""
     name = table_name(rules.device)
-    body = "\n".join((*_sets(rules), *_forwards(rules), *_leaving(rules), *_speaking(rules)))
+    body = "\n".join((_signature(maker), *_sets(rules), *_forwards(rules), *_leaving(rules), *_speaking(rules)))
     return f"{removal(rules.device)}table inet {name} {{\n{body}\n}}\n"
 
 
 def removal(device: str) -> str:
     name = table_name(device)
     return f"table inet {name} {{ }}\ndelete table inet {name}\n"  # the first line makes the second succeed always
+
+
+def _signature(maker: str) -> str:
+    """A chain that nothing leads to: not every kernel keeps comments."""
+    if not re.fullmatch(r"[0-9a-f]+", maker):
+        raise ValueError(f"{maker!r} is no mark")
+    return f"  chain made_by_{maker} {{ }}"
+
+
+def is_made_by(maker: str, listing: str) -> bool:
+    return f"chain made_by_{maker} {{" in listing
 
 
 def _sets(rules: HostRules) -> Iterator[str]:

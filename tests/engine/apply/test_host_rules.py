@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +16,7 @@ from engine.apply.host_rules import HostRulesDriver
 from engine.apply.inheritance import Inheritance
 from engine.apply.plane import kernel_openers
 from engine.apply.ruleset import forwards_in, ruleset
+from engine.apply.table_record import TableRecord
 from engine.datapath import Datapath
 from engine.errors import KernelError
 from engine.model import Desired, HostDevice, HostRules, PortForward, Via
@@ -22,6 +26,7 @@ from tests.engine.namespaces import device, namespaces, path_of, routes
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip", "nft")]
 
+MAKER = "0123456789abcdef"
 OWN, PREFIX, OTHER = ip_interface("10.1.0.1/32"), ip_network("10.1.0.0/24"), ip_network("10.9.0.0/24")
 WANTED = Desired(
     host=HostDevice((OWN,), 1450, (PREFIX,)),
@@ -126,13 +131,13 @@ def driven(work):
     """`work` with a driver, in a namespace of its own."""
 
     def with_driver():
-        driver = HostRulesDriver(lambda _: None)
+        driver = HostRulesDriver(lambda _: None, TableRecord(Path(folder) / "tables.json"))
         try:
             work(driver)
         finally:
             driver.close()
 
-    with namespaces(1) as (name,):
+    with namespaces(1) as (name,), TemporaryDirectory() as folder:
         run_inside(path_of(name), with_driver, where="test")
 
 
@@ -141,9 +146,9 @@ def test_ports_are_read_as_they_were_written():
     written = replace(WANTED.rules, forwards=(*protocols, STAYS6, replace(STAYS6, host_address=None), MOVES))
 
     def work(_):
-        host_rules.nft(ruleset(written))
+        host_rules.nft(ruleset(written, MAKER))
         assert forwards_in(host_rules.listing("towpath0")) == set(written.forwards)
-        host_rules.nft(ruleset(WANTED.rules))
+        host_rules.nft(ruleset(WANTED.rules, MAKER))
         assert forwards_in(host_rules.listing("towpath0")) == set()
 
     driven(work)
@@ -152,7 +157,7 @@ def test_ports_are_read_as_they_were_written():
 @pytest.mark.parametrize(("wanted", "outdated"), [(AFTER, DIFFERENCE), (BEFORE, set())], ids=["changed", "unchanged"])
 def test_who_was_led_by_an_earlier_run_is_led_anew_where_that_changed(forgotten, wanted, outdated):
     def work(driver):
-        host_rules.nft(ruleset(BEFORE))
+        host_rules.nft(ruleset(BEFORE, MAKER))
         driver.adopt("towpath0")
         driver.set("host", wanted)
         assert forgotten == [outdated]
@@ -194,7 +199,7 @@ def test_a_run_that_follows_another_leads_anew_what_is_not_as_the_other_left_it(
 
 def test_who_was_led_by_an_earlier_run_is_led_nowhere_when_its_table_goes(forgotten):
     def work(driver):
-        host_rules.nft(ruleset(BEFORE))
+        host_rules.nft(ruleset(BEFORE, MAKER))
         driver.adopt("towpath0")
         driver.remove("host")
         assert not host_rules.stands("towpath0")
@@ -207,7 +212,7 @@ def test_who_was_led_by_an_earlier_run_is_led_nowhere_when_its_table_goes(forgot
 def test_who_was_led_by_what_somebody_else_wrote_is_led_anew(forgotten, retried):
     def work(driver):
         driver.set("host", BEFORE)
-        host_rules.nft(ruleset(replace(BEFORE, forwards=(STAYS, STAYS6, MOVED, GOES))))
+        host_rules.nft(ruleset(replace(BEFORE, forwards=(STAYS, STAYS6, MOVED, GOES)), MAKER))
         forgotten.clear()
         assert driver.audit()
         driver.set("host", retried)
@@ -231,3 +236,91 @@ def test_what_a_change_left_undone_is_not_lost_with_it(forgotten, monkeypatch):
         assert forgotten == [DIFFERENCE]
 
     driven(work)
+
+
+# -- what an earlier run made, and nobody wants any more -------------------------------
+NOBODY = Desired()
+RENAMED = replace(WANTED, host=replace(WANTED.host, name="other0"), rules=replace(WANTED.rules, device="other0"))
+
+
+def run_and_killed(folder, desired=WANTED):
+    """A run of this state directory that nobody stopped."""
+    folder.mkdir(exist_ok=True)
+    earlier = Datapath(folder, openers=kernel_openers(), plane=FakePlane())
+    assert earlier.prepare(desired).failed == []
+    assert earlier.apply(desired).failed == []
+    earlier.leave()
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """Runs a function in a namespace of its own."""
+    with namespaces(1) as (name,):
+        yield lambda work: run_inside(path_of(name), work, where="test")
+
+
+def tables():
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    return sorted(listed.replace("table inet ", "").split())
+
+
+@pytest.mark.parametrize(
+    ("begin", "desired", "left"),
+    [(start_again, NOBODY, []), (start_again, RENAMED, ["towpath_other0"]), (take_over, NOBODY, [])],
+    ids=["none", "renamed", "none after a takeover"],
+)
+def test_a_table_that_is_wanted_no_more_goes(tmp_path, inside, forgotten, desired, left, begin):
+    def work():
+        run_and_killed(tmp_path, replace(WANTED, rules=BEFORE))
+        forgotten.clear()
+        later = Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane())
+        try:
+            begin(later, desired, [])
+            assert later.apply(desired).failed == []
+            assert tables() == left
+            assert set(BEFORE.forwards) in forgotten
+        finally:
+            later.leave()
+        assert len(TableRecord(tmp_path / "tables.json").devices) == len(left)
+
+    inside(work)
+
+
+@pytest.mark.parametrize("desired", [NOBODY, RENAMED], ids=["none", "renamed"])
+def test_the_table_that_another_made_in_its_place_stays(tmp_path, inside, desired):
+    def work():
+        run_and_killed(tmp_path / "ours")
+        run_and_killed(tmp_path / "another", RENAMED)
+        run_and_killed(tmp_path / "third")
+        before = host_rules.listing("towpath0"), host_rules.listing("other0")
+        run_and_killed(tmp_path / "ours", desired)
+        assert host_rules.listing("towpath0") == before[0]
+        assert "towpath_other0" in tables()
+
+    inside(work)
+
+
+def test_one_that_cannot_be_removed_is_not_forgotten(tmp_path, inside, monkeypatch):
+    def refuse(*_):
+        raise KernelError("not now")
+
+    def work():
+        run_and_killed(tmp_path)
+        later = Datapath(tmp_path, openers=kernel_openers(), plane=FakePlane())
+        with monkeypatch.context() as patched:
+            patched.setattr(host_rules, "_run", refuse)
+            assert [str(failure.error.what) for failure in later.apply(NOBODY).failed] == ["not now"]
+        later.leave()
+        run_and_killed(tmp_path, NOBODY)
+        assert tables() == []
+
+    inside(work)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"mark": "x"}', b'{"mark": "0a"}', b" " * 100_000])
+def test_a_record_that_nobody_can_read_counts_as_none(tmp_path, content):
+    (tmp_path / "tables.json").write_bytes(content)
+    record = TableRecord(tmp_path / "tables.json")
+    record.add("towpath0")
+    again = TableRecord(tmp_path / "tables.json")
+    assert (again.mark, again.devices) == (record.mark, ("towpath0",))

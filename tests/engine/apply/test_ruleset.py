@@ -9,12 +9,14 @@ import pytest
 
 from engine.apply import host_rules as module
 from engine.apply.host_rules import HostRulesDriver
-from engine.apply.ruleset import ruleset, table_name
+from engine.apply.ruleset import is_made_by, ruleset, table_name
+from engine.apply.table_record import TableRecord
 from engine.config import parse
 from engine.desired import desired_state
 from engine.errors import KernelError
 from engine.model import HostRules, PortForward, Underlay
 
+MAKER = "0123456789abcdef"
 BASE = """
 [node]
 name = "a"
@@ -58,14 +60,14 @@ def test_rules_of_a_configuration():
 
 
 def test_text():
-    text = ruleset(rules_of(BASE))
+    text = ruleset(rules_of(BASE), MAKER)
     assert text.startswith("table inet towpath { }\ndelete table inet towpath\ntable inet towpath {\n")
     assert "    meta nfproto ipv4 tcp dport 80 dnat ip to 10.1.0.5:8080" in text
     assert "    meta nfproto ipv6 tcp dport 80 dnat ip6 to [fd00:1::5]:8080" in text
     assert "    ip daddr 192.0.2.1 udp dport 80 dnat ip to 10.1.0.5:81" in text
     assert "ip saddr @pods4 ip daddr @cluster4 return" in text
     assert '    oifname "towpath0" iifname != "towpath0" ip6 saddr @pods6 drop' in text
-    off = ruleset(rules_of(BASE + '[host]\nmasquerade = "off"'))
+    off = ruleset(rules_of(BASE + '[host]\nmasquerade = "off"'), MAKER)
     assert "fully-random" not in off
     assert "saddr @pods4 drop" in off
 
@@ -74,13 +76,22 @@ def test_no_value_says_more_than_itself():
     assert table_name("towpath0") == "towpath"
     assert table_name("pods-1.2@x") == "towpath_pods_1_2_x"
     with pytest.raises(ValueError, match="is no device name"):
-        ruleset(HostRules('x" ; flush ruleset ; "', (), ()))
+        ruleset(HostRules('x" ; flush ruleset ; "', (), ()), MAKER)
 
 
-def test_without_nft_only_host_ports_are_an_error(monkeypatch):
+def test_a_table_tells_who_made_it():
+    text = ruleset(rules_of(BASE), MAKER)
+    assert is_made_by(MAKER, text)
+    assert not is_made_by(MAKER[:-1], text)
+    for mark in ("", "a b", "a}"):
+        with pytest.raises(ValueError, match="is no mark"):
+            ruleset(rules_of(BASE), mark)
+
+
+def test_without_nft_only_host_ports_are_an_error(monkeypatch, tmp_path):
     heard = []
     monkeypatch.setattr(module.shutil, "which", lambda *_, **__: None)
-    driver = HostRulesDriver(heard.append)
+    driver = HostRulesDriver(heard.append, TableRecord(tmp_path / "tables.json"))
     plain, ports = HostRules("towpath0", (), ()), rules_of(BASE)
     driver.set("host", plain)
     assert driver.actual() == {"host": plain}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.apply.host_rules import stands
 from engine.lockfile import LockFile
 from engine.pod.namespace import run_inside
 from engine.views import Drops
@@ -122,18 +123,21 @@ def test_a_killed_daemon_is_succeeded_and_connections_go_on(nodes):
             assert talk.works()
 
 
+@pytest.mark.needs("nft")
 def test_what_is_no_longer_wanted_after_a_kill_is_swept(nodes):
     a = nodes[0]
     a.write(pods=2)
     a.start()
     a.stop(signal.SIGKILL)
     assert device(a.host, "towpath0") is not None
+    assert run_inside(path_of(a.host), lambda: stands("towpath0"), where="test")
     ip("route", "add", "10.77.0.0/16", "dev", "under", "proto", "116", namespace=a.host)
     a.extra = "[host]\nenabled = false"
     a.write(pods=1)
     a.start()
     assert device(a.pod_namespaces[1]) is None
     assert device(a.host, "towpath0") is None
+    assert not run_inside(path_of(a.host), lambda: stands("towpath0"), where="test")
     assert routes(a.host, "proto", "116") == []
 
 
