@@ -57,18 +57,24 @@ class _Failure:
 
 
 class Collection:
-    """`tasks`, `lanes`, `deletions` and `owed` are shared with the calls of runtimes."""
+    """`tasks`, `lanes`, `deletions` and `owed` are shared with the calls of runtimes; `plugins` are not."""
 
     def __init__(
-        self, node: Node, spool_folder: Path, tasks: Tasks, lanes: Lanes, deletions: Aside, owed: Owed
+        self,
+        node: Node,
+        spool_folder: Path,
+        tasks: Tasks,
+        lanes: Lanes,
+        deletions: Aside,
+        plugins: Plugins,
+        owed: Owed,
     ) -> None:
         self._node = node
         self._spool = spool_folder
         self._tasks = tasks
         self._lanes = lanes
-        self._owed = owed
         self._programs = Aside(node.loop, "collect", PLUGINS_AT_ONCE)
-        self._plugins = Plugins()
+        self._plugins = plugins
         self._removal = Removal(node, tasks, deletions, self._programs, self._plugins, owed)
         self._failures: dict[Lane, _Failure] = {}
         self._queue: deque[_Errand] = deque()
@@ -139,8 +145,7 @@ class Collection:
             if not residents.is_leaving(attachment.key):
                 yield self._removal_of(attachment, residents.is_gone)
         for attachment in residents.leaving:  # an earlier removal failed, perhaps an earlier daemon's
-            if not self._owed.may_grow(attachment):
-                yield self._removal_of(attachment, residents.is_leaving)
+            yield self._removal_of(attachment, residents.is_leaving)
 
     def _removal_of(self, attachment: Attachment, is_due: Callable[[Key], bool]) -> _Errand:
         what = f"removing what is left of pod {attachment.pod}"

@@ -15,6 +15,8 @@ import signal
 import stat
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 from typing import Any
@@ -23,6 +25,7 @@ import msgspec
 
 from engine.cni.answer import CniError, Code
 from engine.cni.call import Call
+from engine.cni.orphans import Orphans
 from engine.model import Address, Prefix
 
 DEADLINE = 20.0  # seconds
@@ -50,9 +53,13 @@ class MissingPluginError(NotBegunError):
 
 
 class Plugins:
-    """Those that run now. To be called from any thread; `close` ends them, and lets no other begin until `open`."""
+    """Those that run now. To be called from any thread; `close` ends them, and lets no other begin until `open`.
 
-    def __init__(self) -> None:
+    None begins before the `orphans` have ended: what they still do could undo what it does.
+    """
+
+    def __init__(self, orphans: Orphans) -> None:
+        self._orphans = orphans
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
@@ -89,7 +96,7 @@ class Plugins:
         """The plugin's output; CniError with its own code when it refuses."""
         program = find(name, call.search_path)
         environment = {**call.environment(), "CNI_COMMAND": verb, "PATH": _PATH}
-        with self._start(name, program, environment) as process:
+        with self._marked(name) as mark, self._start(name, program, environment, mark) as process:
             try:
                 output, complaint = process.communicate(call.input, timeout=DEADLINE)
             except subprocess.TimeoutExpired:
@@ -103,7 +110,21 @@ class Plugins:
             raise _refused(name, output[:_OUTPUT_LIMIT], process.returncode, complaint)
         return output[:_OUTPUT_LIMIT]
 
-    def _start(self, name: str, program: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def _marked(self, name: str) -> Iterator[int]:
+        """What makes the plugin known to the next daemon, should it outlive this one."""
+        with ExitStack() as stack:
+            try:
+                if not self._orphans.end():
+                    what = f"IPAM plugin {name} is not asked: one that an earlier daemon asked does not end"
+                    raise NotBegunError(Code.TRY_AGAIN_LATER, what)
+                mark = stack.enter_context(self._orphans.call())
+            except OSError as error:
+                what = f"IPAM plugin {name} is not asked: it could not be told from others later"
+                raise NotBegunError(Code.IO_FAILURE, what, error.strerror or str(error)) from error
+            yield mark
+
+    def _start(self, name: str, program: str, environment: dict[str, str], mark: int) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
         with self._lock:
             if self._closed:
@@ -117,6 +138,7 @@ class Plugins:
                     env=environment,
                     cwd="/",
                     start_new_session=True,  # what it starts ends with it
+                    pass_fds=(mark,),
                 )
             except OSError as error:
                 what = f"cannot run IPAM plugin {name}"

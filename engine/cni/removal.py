@@ -126,15 +126,12 @@ class Removal:
             await self.take_back(attachment, _deletion_of(attachment))
 
     async def take_back(self, attachment: Attachment, call: Call) -> None:
-        """Its device is gone: have the plugin that gave its addresses do its part of `call`. After that it is forgotten,
-        unless it has to be done again later.
-        """
+        """Its device is gone: have the plugin that gave its addresses do its part of `call`, and forget it."""
         where = f"pod {attachment.pod}"
         try:
             await self._programs.run(lambda: self._plugins.run(attachment.ipam, call, "DEL"))
-            if not self._owed.may_grow(attachment):
-                self._node.residents.discard(attachment.key)
-                self._owed.forget(attachment)
+            self._node.residents.discard(attachment.key)
+            self._owed.forget(attachment)
         except Exception as error:
             if self._node.residents.get(attachment.key) is not None:  # otherwise it was written off meanwhile
                 what = f"its addresses are not given back: {error}"

@@ -22,6 +22,7 @@ from engine.cni.collection import Collection
 from engine.cni.configuration import OURS, Configuration, asked_version, read, read_for_removal, version_of
 from engine.cni.delegate import Plugins
 from engine.cni.lanes import Lanes, lane_of
+from engine.cni.orphans import Orphans
 from engine.cni.owed import Owed
 from engine.cni.removal import Removal, key_of
 from engine.cni.task import Outcome, Tasks
@@ -49,11 +50,14 @@ class Verbs:
         self._lanes = Lanes(node.loop)
         self._deletions = Aside(node.loop, "delete")
         self._programs = Aside(node.loop, "plugin")
-        self._plugins = Plugins()
-        owed = Owed(node.residents.leaving, node.loop)
+        orphans = Orphans(Path(node.config.state.directory) / "plugins.lock")
+        self._plugins = Plugins(orphans)
+        owed = Owed()
         self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins, owed)
         self._addition = Addition(node, self._programs, self._plugins, self._removal, owed)
-        self._collection = Collection(node, spool_folder, self._tasks, self._lanes, self._deletions, owed)
+        self._collection = Collection(
+            node, spool_folder, self._tasks, self._lanes, self._deletions, Plugins(orphans), owed
+        )
 
     def close(self) -> None:
         """Undo what nobody waits for any more; plugins that take too long for that are ended."""
@@ -169,9 +173,6 @@ class Verbs:
             what = f"interface {call.interface} of the container belongs to network {earlier.network} already"
             raise CniError(Code.INTERFACE_EXISTS, what, "DEL comes before another ADD")
         await self._removal.forget(earlier)
-        if self._node.residents.get(earlier.key) is not None:
-            what = "an addition that an earlier daemon began may still be under way"
-            raise CniError(Code.TRY_AGAIN_LATER, what, f"plugin {earlier.ipam} has some seconds left")
 
     # -- GC ----------------------------------------------------------------------------
     async def _forget_unless_changed(self, attachment: Attachment, problems: list[Exception]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from engine.cni import delegate
 from engine.cni.answer import CniError
 from engine.cni.call import Call
+from engine.cni.orphans import Orphans
 from tests.engine.namespaces import wait_for
 
 
@@ -21,6 +22,10 @@ def sleeper(tmp_path):
     program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n")
     program.chmod(0o755)
     return Call("ADD", "c1", "/x", "eth0", search_path=str(tmp_path), input=b"{}")
+
+
+def plugins_of(folder):
+    return delegate.Plugins(Orphans(folder / "plugins.lock"))
 
 
 def started(folder):
@@ -37,7 +42,7 @@ def ended(process):
 
 
 def test_closing_ends_what_runs_and_lets_nothing_begin(sleeper, tmp_path):
-    plugins, refused = delegate.Plugins(), []
+    plugins, refused = plugins_of(tmp_path), []
 
     def ask():
         try:
@@ -62,7 +67,7 @@ def test_closing_ends_what_runs_and_lets_nothing_begin(sleeper, tmp_path):
 def test_one_that_takes_too_long_is_ended_with_all_it_started(sleeper, tmp_path, monkeypatch):
     monkeypatch.setattr(delegate, "DEADLINE", 0.3)
     with pytest.raises(CniError, match="did not answer") as caught:
-        delegate.Plugins().run("sleeper", sleeper, "ADD")
+        plugins_of(tmp_path).run("sleeper", sleeper, "ADD")
     assert caught.value.code == 11
     child = started(tmp_path)
     wait_for(lambda: ended(child))
@@ -75,7 +80,7 @@ def test_one_that_does_not_tell_its_versions(tmp_path, said):
     program.chmod(0o755)
     call = Call("GC", search_path=str(tmp_path), input=b"{}")
     with pytest.raises(CniError, match="does not tell its versions"):
-        delegate.Plugins().knows("mute", call, "1.1.0")
+        plugins_of(tmp_path).knows("mute", call, "1.1.0")
 
 
 @pytest.mark.parametrize("code", ["0", "-7", "1e300", "4294967296", '"x"'])
@@ -84,5 +89,5 @@ def test_one_that_fails_with_a_code_that_is_none(tmp_path, code):
     program.write_text(f"#!/bin/sh\necho '{{\"code\": {code}, \"msg\": \"no\"}}'\nexit 1\n")
     program.chmod(0o755)
     with pytest.raises(CniError, match="IPAM plugin odd failed") as caught:
-        delegate.Plugins().run("odd", Call("ADD", search_path=str(tmp_path), input=b"{}"), "ADD")
+        plugins_of(tmp_path).run("odd", Call("ADD", search_path=str(tmp_path), input=b"{}"), "ADD")
     assert caught.value.code == 105

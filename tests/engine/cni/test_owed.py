@@ -7,14 +7,15 @@ import os
 import signal
 import sys
 import threading
-import time
+from pathlib import Path
 
 import pytest
 
-from engine.cni import addition, delegate
+from engine.cni import addition
 from engine.errors import KernelError, TowpathError
 from tests.engine.cni.home import Home, ending, failing
 from tests.engine.cni.runtime import finished, runtime_of
+from tests.engine.cni.test_delegate import ended
 from tests.engine.namespaces import device, ip, path_of, wait_for
 from tests.engine.nodes import two_nodes
 
@@ -140,74 +141,71 @@ def test_a_plugin_is_not_asked_for_what_cannot_be_written_down(home, sandbox, pl
     assert home.delete("c1", **plugin.keys) is None
 
 
-IMPATIENT = """
-from engine.cni import delegate
-
-delegate.DEADLINE = 4.0  # before others take it
-
+HURRIED = """
 from engine import daemon
 
 daemon.COLLECT_PAUSE = 0.2
 """
 
 
-def test_what_a_plugin_gives_after_its_daemon_was_killed_is_taken_back(tmp_path, plugin):
-    """The plugin outlives the daemon, and the next one is there before it is through. Nobody has to ask for it."""
-    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
-    program = plugin.folder / "stubborn"
-    wait = f"then touch {begun}; while [ ! -e {go_on} ]; do sleep 0.02; done; touch"
-    program.write_text(program.read_text().replace("then touch", wait))
-    (tmp_path / "sitecustomize.py").write_text(IMPATIENT)
+@pytest.fixture
+def killed(tmp_path, plugin):
+    """Makes a daemon, and a runtime that asks it; the daemon is killed when its plugin has `begun`, which waits for `go_on`."""
+    (tmp_path / "sitecustomize.py").write_text(HURRIED)
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    with two_nodes(tmp_path) as (node, _):
-        node.write(pods=0, peers=False)
-        runtime = runtime_of(node.start(environment=environment))
-        text = json.dumps(runtime.configuration(ipam=plugin.keys["ipam"])).encode()
-        variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(node.pod_namespaces[0]), "CNI_IFNAME": "eth0"}
-        call = {**variables, "CNI_COMMAND": "ADD", "CNI_PATH": str(plugin.folder)}
-        running = runtime.start_raw(call, text)
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    plain = (plugin.folder / "stubborn").read_text()
+
+    def hang(verb):
+        """In a process that nobody waits for, and that has its own session."""
+        wait = f"echo $$ > {begun}.new; mv {begun}.new {begun}; while [ ! -e {go_on} ]; do sleep 0.02; done"
+        part = "touch" if verb == "ADD" else "rm -f"
+        late = f"{wait}; {part} {plugin.lease}; touch {go_on}.seen"
+        first = f"#!/bin/sh\nif [ $CNI_COMMAND = {verb} ] && [ ! -e {begun} ]; then\n"
+        (plugin.folder / "stubborn").write_text(f"{first}setsid sh -c '{late}' &\nwait\nexit 1\nfi\n" + plain)
+
+    def kill_amid(node, verb):
+        hang(verb)
+        running = ask(node, verb)
         wait_for(begun.exists)
         node.stop(signal.SIGKILL)
-        assert finished(running).code == 11
+        assert finished(running).code == (11 if verb == "ADD" else 0)  # a deletion is in the spool
         node.start(environment=environment)
-        go_on.touch()
-        wait_for(lambda: plugin.holds)
-        wait_for(lambda: not plugin.holds)
-        assert node.pods() == {}
-        wait_for(lambda: node.status().problems == [])
+        return Path("/proc", begun.read_text().strip())
+
+    def ask(node, verb):
+        runtime = runtime_of(node)
+        text = json.dumps(runtime.configuration(ipam=plugin.keys["ipam"])).encode()
+        variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(node.pod_namespaces[0]), "CNI_IFNAME": "eth0"}
+        return runtime.start_raw({**variables, "CNI_COMMAND": verb, "CNI_PATH": str(plugin.folder)}, text)
+
+    with two_nodes(tmp_path) as (node, _):
+        node.write(pods=0, peers=False)
+        node.start(environment=environment)
+        yield node, ask, kill_amid
+    go_on.touch()  # whoever runs on
 
 
-def ask_nobody(home, sandbox, plugin):
-    home.verbs.collect()
-    home.settle()
+def test_a_plugin_of_a_killed_daemon_gives_nothing_any_more(killed):
+    """It has started another program, in a session of its own. The next daemon asks for what it may have given before."""
+    node, _, kill_amid = killed
+    orphan = kill_amid(node, "ADD")
+    wait_for(lambda: ended(orphan))
+    journal = node.folder / "state" / "attachments.journal"
+    wait_for(lambda: journal.read_text().rstrip().endswith("null]"))
+    assert node.pods() == {}
+    wait_for(lambda: node.status().problems == [])
 
 
-def delete_it(home, sandbox, plugin):
-    assert home.delete("c1", **plugin.keys) is None
-
-
-def add_it_again(home, sandbox, plugin):
-    assert home.add("c1", sandbox, **plugin.keys)["code"] == 11
-
-
-@pytest.mark.parametrize("ask", [ask_nobody, delete_it, add_it_again])
-def test_what_a_killed_daemon_asked_for_is_not_forgotten_before_its_plugin_is_through(
-    tmp_path, sandbox, plugin, monkeypatch, ask
-):
-    with ending(tmp_path, "killed") as home:
-        monkeypatch.setattr(home.verbs._plugins, "add", _refuse)
-        monkeypatch.setattr(home.verbs._plugins, "run", _refuse)
-        assert home.add("c1", sandbox, **plugin.keys)["code"] == 100
-    with Home(tmp_path) as home:
-        ask(home, sandbox, plugin)
-        assert [attachment.container for attachment in home.node.residents.leaving] == ["c1"]
-        plugin.lease.touch()  # as the plugin does that runs on
-        home.node.loop.clock = lambda: time.monotonic() + delegate.DEADLINE
-        home.verbs.collect()
-        home.settle()
-        assert not plugin.holds
-        assert home.node.residents.attachments == []
-        assert home.node.problems() == []
+def test_a_plugin_of_a_killed_daemon_takes_nothing_from_whoever_comes_next(killed, plugin):
+    node, ask, kill_amid = killed
+    assert finished(ask(node, "ADD")).code == 0
+    orphan = kill_amid(node, "DEL")
+    assert finished(ask(node, "ADD")).code == 0
+    assert ended(orphan)
+    assert plugin.holds
+    assert finished(ask(node, "DEL")).code == 0
+    assert not plugin.holds
 
 
 def test_a_plugin_that_did_not_run_has_nothing_to_take_back(home, sandbox):

@@ -1,0 +1,126 @@
+"""Plugins that outlive a daemon, each part by itself: who is known, who is ended, and who is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from engine.cni import orphans as module
+from engine.cni.answer import CniError
+from engine.cni.call import Call
+from engine.cni.delegate import NotBegunError, Plugins
+from engine.cni.orphans import Orphans
+from tests.engine.cni.test_delegate import ended, started
+from tests.engine.namespaces import wait_for
+from tests.engine.nodes import ROOT
+
+ASKING = """
+import sys
+from pathlib import Path
+from engine.cni.call import Call
+from engine.cni.delegate import Plugins
+from engine.cni.orphans import Orphans
+
+folder = Path(sys.argv[1])
+Plugins(Orphans(folder / "plugins.lock")).run("slow", Call("ADD", search_path=str(folder), input=b"{}"), "ADD")
+print("through", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "plugins.lock"
+
+
+@pytest.fixture
+def asking(tmp_path):
+    """Starts a process that asks the plugin, which is this script."""
+    begun = []
+
+    def ask(script):
+        program = tmp_path / "slow"
+        program.write_text("#!/bin/sh\n" + script)
+        program.chmod(0o755)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, "-c", ASKING, tmp_path], cwd=ROOT, stdin=pipe, stdout=pipe)
+        begun.append(process)
+        return process
+
+    yield ask
+    for process in begun:
+        process.kill()
+        process.communicate()
+    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+        os.kill(int((tmp_path / "pid").read_text()), 9)
+
+
+SLEEPERS = {
+    "itself": "echo $$ > {pid}; exec sleep 60",
+    "a child": "sleep 60 & echo $! > {pid}; wait",
+    "a session of its own": "setsid sh -c 'echo $$ > {pid}; exec sleep 60' & wait",
+    "one whose parent is gone": "setsid sh -c 'echo $$ > {pid}; exec sleep 60' & sleep 60",
+}
+
+
+@pytest.mark.parametrize("sleeper", SLEEPERS)
+def test_what_a_killed_daemon_asked_is_ended(tmp_path, file, asking, sleeper):
+    daemon = asking(SLEEPERS[sleeper].format(pid=tmp_path / "pid"))
+    process = started(tmp_path)
+    daemon.kill()
+    daemon.wait()
+    assert not ended(process)
+    assert Orphans(file).end()
+    assert ended(process)
+
+
+def test_what_is_left_by_a_call_that_is_over_stays(tmp_path, file, asking):
+    """A plugin may start what serves it longer."""
+    daemon = asking(f"setsid sleep 60 > /dev/null 2>&1 < /dev/null & echo $! > {tmp_path}/pid")
+    process = started(tmp_path)
+    assert daemon.stdout.readline() == b"through\n"
+    daemon.kill()
+    daemon.wait()
+    assert Orphans(file).end()
+    assert not ended(process)
+
+
+def test_no_plugin_begins_before_those_have_ended(tmp_path, file, asking, monkeypatch):
+    daemon = asking(SLEEPERS["itself"].format(pid=tmp_path / "pid"))
+    process = started(tmp_path)
+    daemon.kill()
+    daemon.wait()
+    (tmp_path / "quick").write_text("#!/bin/sh\necho done\n")
+    (tmp_path / "quick").chmod(0o755)
+    plugins, call = Plugins(Orphans(file)), Call("DEL", search_path=str(tmp_path), input=b"{}")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "PATIENCE", 0.1)
+        patched.setattr(module, "_kill", lambda *_: None)
+        with pytest.raises(NotBegunError, match="does not end") as caught:
+            plugins.run("quick", call, "DEL")
+    assert caught.value.code == 11
+    assert plugins.run("quick", call, "DEL") == b"done\n"
+    wait_for(lambda: ended(process))
+
+
+def test_many_threads_that_ask_first_end_none_of_each_other(tmp_path, file):
+    (tmp_path / "quick").write_text("#!/bin/sh\nsleep 0.1\necho done\n")
+    (tmp_path / "quick").chmod(0o755)
+    plugins, call = Plugins(Orphans(file)), Call("DEL", search_path=str(tmp_path), input=b"{}")
+    with ThreadPoolExecutor(16) as threads:
+        assert set(threads.map(lambda _: plugins.run("quick", call, "DEL"), range(32))) == {b"done\n"}
+
+
+def test_a_plugin_that_could_not_be_known_later_is_not_asked(tmp_path):
+    (tmp_path / "quick").write_text("#!/bin/sh\necho done\n")
+    (tmp_path / "quick").chmod(0o755)
+    plugins = Plugins(Orphans(tmp_path / "nowhere" / "plugins.lock"))
+    with pytest.raises(CniError, match="is not asked") as caught:
+        plugins.run("quick", Call("DEL", search_path=str(tmp_path), input=b"{}"), "DEL")
+    assert caught.value.code == 5
+    assert isinstance(caught.value, NotBegunError)
