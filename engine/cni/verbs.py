@@ -35,6 +35,7 @@ from engine.pod.residents import Attachment
 log = logging.getLogger(__name__)
 
 PATIENCE = 3.0  # seconds for what is to be undone when we stop
+GARBAGE_AT_ONCE = 8  # plugins that a GC has take back what it finds; additions have threads of their own
 
 Ended = Callable[[bool], None]  # told once: whether the runtime has the answer
 Answer = Callable[[Reply, Ended | None], None]
@@ -50,10 +51,12 @@ class Verbs:
         self._lanes = Lanes(node.loop)
         self._deletions = Aside(node.loop, "delete")
         self._programs = Aside(node.loop, "plugin")
+        self._garbage = Aside(node.loop, "garbage", GARBAGE_AT_ONCE)
         orphans = Orphans(Path(node.config.state.directory) / "plugins.lock")
         self._plugins = Plugins(orphans)
         owed = Owed()
         self._removal = Removal(node, self._tasks, self._deletions, self._programs, self._plugins, owed)
+        self._sweeping = Removal(node, self._tasks, self._deletions, self._garbage, self._plugins, owed)
         self._addition = Addition(node, self._programs, self._plugins, self._removal, owed)
         self._collection = Collection(
             node, spool_folder, self._tasks, self._lanes, self._deletions, Plugins(orphans), owed
@@ -69,7 +72,7 @@ class Verbs:
                 break
         self._plugins.close()
         self._collection.close()
-        for threads in (self._deletions, self._programs):
+        for threads in (self._deletions, self._programs, self._garbage):
             threads.close()
 
     @property
@@ -181,7 +184,7 @@ class Verbs:
             if self._node.residents.get(attachment.key) != attachment:
                 return
             try:
-                await self._removal.forget(attachment)
+                await self._sweeping.forget(attachment)
             except Exception as error:  # noqa: BLE001 - others are to be removed all the same
                 log.warning("%s", error)
                 problems.append(error)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.cni import collection
+from engine.cni import collection, verbs
 from engine.cni.server import Server
 from tests.engine.cni.home import Home, ending
 from tests.engine.namespaces import ip
@@ -48,14 +48,18 @@ def plugin(tmp_path):
     return Counting(tmp_path)
 
 
+def add_many(home, sandbox, plugin, network="net{}"):
+    for number in range(OWED):
+        keys = {**plugin.keys, "name": network.format(number), "defaultRoute": False}
+        added = home.ask("ADD", f"old{number}", sandbox, f"eth{number}", **keys)
+        assert added["ips"], added
+
+
 @pytest.fixture
 def rebooted(tmp_path, sandbox, plugin, monkeypatch):
     """A node after a reboot: every attachment of before is owed to the plugin."""
     with ending(tmp_path, "killed") as home:
-        for number in range(OWED):
-            keys = {**plugin.keys, "name": f"net{number}", "defaultRoute": False}
-            added = home.ask("ADD", f"old{number}", sandbox, f"eth{number}", **keys)
-            assert added["ips"], added
+        add_many(home, sandbox, plugin)
     for number in range(OWED):
         ip("link", "del", f"eth{number}", namespace=sandbox)
     monkeypatch.setattr("engine.pod.residents._boot_id", lambda: "another")
@@ -127,3 +131,21 @@ def test_a_successor_does_not_wait_for_plugins_that_hang(rebooted, plugin, monke
     rebooted.settle()
     assert rebooted.node.residents.attachments == [], "it did not come"
     server.close()
+
+
+def test_an_addition_does_not_wait_for_plugins_that_hang_over_garbage(home, sandbox, plugin):
+    add_many(home, sandbox, plugin, network="pods")
+    plugin.deletes("exec sleep 60")
+    swept = home.begin("GC", **{"cni.dev/valid-attachments": []}, **plugin.keys)
+    home.turn_until(lambda: len(plugin.deletions) == verbs.GARBAGE_AT_ONCE)
+    said = home.begin("ADD", "new", sandbox, **plugin.keys)
+    home.turn_until(lambda: said)
+    assert said[0]["ips"]
+    assert len(plugin.deletions) == verbs.GARBAGE_AT_ONCE
+    assert swept == []
+    plugin.deletes("exit 0")
+    home.verbs._plugins.interrupt()
+    home.settle()
+    assert swept[0]["code"] == 105
+    home.ask("GC", **{"cni.dev/valid-attachments": []}, **plugin.keys)
+    assert home.node.residents.attachments == []
