@@ -48,7 +48,7 @@ def check_device(node: Node, attachment: Attachment, routes: Collection[Prefix])
     if problem:
         raise CniError(Code.NOT_AS_ADDED, f"interface {attachment.interface} {problem}", attachment.namespace)
     if not attachment.ipam:
-        held = {given.address for given in node.addresses.given() if given.taken.handle == attachment.handle}
+        held = set(node.addresses.given_to(attachment.handle))
         lost = [address for address in attachment.ip_addresses() if address not in held]
         if lost:
             raise CniError(Code.NOT_AS_ADDED, f"not reserved any more: {listed(lost)}", "see towpath ipam check")

@@ -80,7 +80,7 @@ class Removal:
     def _release(self, handle: str) -> None:
         """What an earlier removal could not give back when everything else was gone."""
         addresses = self._node.addresses
-        addresses.release(handle, [given.address for given in addresses.given() if given.taken.handle == handle])
+        addresses.release(handle, addresses.given_to(handle))
 
     # -- devices ----------------------------------------------------------------------
     async def detach(self, attachment: Attachment) -> None:

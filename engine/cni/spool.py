@@ -56,26 +56,32 @@ def _of_any_network(container: str, interface: str) -> str:
     return f"{container}@{interface}{_SUFFIX}"
 
 
-def _is_of(path: Path, container: str, interface: str) -> bool:
-    """By its name, which had no network in it once: a plugin that was not replaced yet still writes that."""
-    return _of_any_network(container, interface) in (path.name, path.name.partition("@")[2])
+def _is_of(name: str, container: str, interface: str) -> bool:
+    """By the file's name, which had no network in it once: a plugin that was not replaced yet still writes that."""
+    return _of_any_network(container, interface) in (name, name.partition("@")[2])
 
 
 def pending(folder: Path) -> list[Path]:
     """The files in the order in which they were written. OSError when nobody can tell."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [
-                (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries if _is_ours(entry)
-            ]
-    except FileNotFoundError:
-        return []
-    return [Path(path) for _, path in sorted(found)[:FILES_LIMIT]]
+    return _pending(folder, lambda _: True)[:FILES_LIMIT]
 
 
 def pending_of(folder: Path, container: str, interface: str) -> list[Path]:
-    """As `pending`, for one interface of one container in whatever network."""
-    return [path for path in pending(folder) if _is_of(path, container, interface)]
+    """As `pending`, for one interface of one container in whatever network. Of the others no more than the name is read."""
+    return _pending(folder, lambda name: _is_of(name, container, interface))
+
+
+def _pending(folder: Path, is_wanted: Callable[[str], bool]) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path)
+                for entry in entries
+                if is_wanted(entry.name) and _is_ours(entry)
+            ]
+    except FileNotFoundError:
+        return []
+    return [Path(path) for _, path in sorted(found)]
 
 
 async def carry_out(path: Path, delete: Callable[[Call], Awaitable[None]]) -> Exception | None:
@@ -126,7 +132,7 @@ def read(path: Path) -> Call | None:
         raise RefusedError("it is a link") from error
     except (CniError, ValueError) as error:
         raise RefusedError(str(error)) from error
-    if call.verb != "DEL" or not _is_of(path, call.container, call.interface):
+    if call.verb != "DEL" or not _is_of(path.name, call.container, call.interface):
         raise RefusedError("it holds something else")
     return call
 

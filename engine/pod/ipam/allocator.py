@@ -132,6 +132,16 @@ class Allocator:
             for offset in sorted(block.taken):
                 yield Given(block.address(offset), block.network, block.taken[offset])
 
+    def given_to(self, handle: str) -> list[Address]:
+        """What this handle has. Many may be asked for in a row: nothing is made of what others have."""
+        return [
+            block.address(offset)
+            for _, block in self.blocks()
+            if handle in block.handles
+            for offset, taken in sorted(block.taken.items())
+            if taken.handle == handle
+        ]
+
     def blocks(self) -> Iterator[tuple[str, Block]]:
         for key, stored in list(self.store.items(BLOCKS)):
             known = self._decoded.get(key)

@@ -51,6 +51,11 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     def size(self) -> int:
         return 1 << self.network.max_prefixlen - self.network.prefixlen
 
+    @cached_property
+    def handles(self) -> frozenset[str]:
+        """Who has an address of it."""
+        return frozenset(taken.handle for taken in self.taken.values())
+
     def address(self, offset: int) -> Address:
         return self.network[offset]
 

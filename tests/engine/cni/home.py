@@ -23,9 +23,9 @@ def _underlay():
 class Home:
     """A node and what serves a runtime's calls, in a folder; calls come without a socket."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, prefix="10.1.0.0/24"):
         text = (
-            f'[node]\nname = "a"\nunderlay = ["{_underlay()}/8"]\nprefixes = ["10.1.0.0/24"]\n[host]\nenabled = false\n'
+            f'[node]\nname = "a"\nunderlay = ["{_underlay()}/8"]\nprefixes = ["{prefix}"]\n[host]\nenabled = false\n'
             f'[state]\ndirectory = "{folder / "state"}"\n[control]\nsocket = "{folder / "control.sock"}"\n'
         )
         self.folder = folder

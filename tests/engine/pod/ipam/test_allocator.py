@@ -57,6 +57,21 @@ def test_addresses_are_given_in_order_and_the_ends_never():
     assert len({given.address for given in found.given()}) == 63
 
 
+def test_what_one_has_is_found_without_a_look_at_what_others_have(monkeypatch):
+    """Thousands of deletions in a row ask for it."""
+    found = allocator(taken=[ip_address("10.1.0.1")])
+    for name in ("a", "b", "c"):
+        found.assign(name, (4, 6))
+    made = []
+    address = Block.address
+    monkeypatch.setattr(Block, "address", lambda block, offset: made.append(offset) or address(block, offset))
+    assert texts(found.given_to("b")) == ["10.1.0.3", "fd00:1::2"]
+    assert len(made) == 2
+    found.release("b", found.given_to("b"))
+    assert found.given_to("b") == []
+    assert found.given_to("nobody") == []
+
+
 def test_all_or_nothing():
     found = allocator(ip_network("10.1.0.0/30"), V6)
     for number in range(2):
