@@ -179,6 +179,7 @@ class PodDriver:
     def change(self, wanted: Mapping[Hashable, object | None]) -> Mapping[Hashable, TowpathError]:
         """Many pods. The devices of those that go leave the plane, and stand until somebody sees to `leaving`."""
         refused: dict[Hashable, TowpathError] = {}
+        standing: list[str] = []
 
         def attempt(key: Hashable, work: Callable[[], object]) -> None:
             error = tried(work, str(key))
@@ -191,8 +192,32 @@ class PodDriver:
             elif key in self.attachments:
                 attempt(key, partial(self._take_out, key))
             elif key not in self._leaving:
-                attempt(key, partial(self.remove, key))
+                standing.append(cast(str, key))
+        return {**refused, **self._remove_standing(standing)}
+
+    def _remove_standing(self, names: Iterable[str]) -> Mapping[Hashable, TowpathError]:
+        """What an earlier run or an earlier try left: those that could not be removed. All at once, as in `leaving`."""
+        refused: dict[Hashable, TowpathError] = {}
+        departure = Departure({})
+        for name in names:
+            error = tried(
+                partial(self._forwarding.detach, ("pod", name)), f"pod {name}"
+            )  # which may have failed before
+            self._before.pop(name, None)
+            if error is not None:
+                refused[name] = error
+            elif name in self._record.entries:
+                departure.leaving[name] = self._recorded(name)
+        departure.delete()
+        refused.update(departure.refused)
+        error = tried(partial(self._record.discard, *departure.deleted), "record of devices")
+        if error is not None:
+            refused.update(dict.fromkeys(departure.deleted, error))
         return refused
+
+    def _recorded(self, name: str) -> Leaver:
+        entry = self._record.entries[name]
+        return self._leaver(Pod(entry.pod, entry.namespace, (), entry.interface))
 
     def pass_on(self, devices: Iterable[PodDevice]) -> None:
         """A device whose pod leaves, and at whose place another pod is wanted, becomes that one's as it stands.
@@ -307,8 +332,7 @@ class PodDriver:
         if left is not None:
             self._delete(left)
         elif name in self._record.entries:
-            entry = self._record.entries[name]
-            self._leaver(Pod(entry.pod, entry.namespace, (), entry.interface)).delete()
+            self._recorded(name).delete()
         self._record.discard(name)
 
     def _delete(self, left: Leaver) -> None:

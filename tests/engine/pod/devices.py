@@ -1,11 +1,11 @@
-"""Pods with devices, and what a kill leaves of them."""
+"""Pods with devices, what a kill leaves of them, and what stands."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 
 from engine.model import Desired, Pod, PodDevice
-from tests.engine.namespaces import path_of
+from tests.engine.namespaces import device, path_of
 
 A4, A6 = ip_address("10.1.0.5"), ip_address("fd00:1::5")
 
@@ -23,3 +23,7 @@ def kill(datapath):
     for attachment in datapath.pods.attachments.values():
         attachment.port.close()
     datapath.pods.attachments.clear()
+
+
+def standing_devices(names):
+    return [found["ifalias"] for found in map(device, names) if found is not None]

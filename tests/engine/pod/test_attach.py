@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from engine.apply.links import GSO_MAX_SIZE, QUEUE_LENGTH
-from engine.model import Pod, PodDevice
+from engine.errors import KernelError
+from engine.model import Desired, Pod, PodDevice
+from engine.pod import departure
 from engine.pod.namespace import run_inside
 from tests.engine.namespaces import device, ip, path_of, routes, wait_for
-from tests.engine.pod.devices import A4, kill, pod, pods
+from tests.engine.pod.devices import A4, kill, pod, pods, standing_devices
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -77,6 +79,35 @@ def test_a_device_that_is_no_longer_wanted_is_swept_after_a_kill(start, names):
     start().apply(pods(pod("b", names[1])))
     assert device(names[0]) is None
     assert device(names[1]) is not None
+
+
+def test_many_devices_that_are_no_longer_wanted_are_swept_at_once(start, names, monkeypatch):
+    """The kernel takes its time for each. One that it refuses keeps no other standing."""
+    first = start()
+    first.apply(pods(pod("a", names[0]), pod("b", names[1]), pod("c", names[2])))
+    kill(first)
+    together = threading.Barrier(3)
+    delete = departure._delete_standing
+
+    begun = []
+
+    def wait_for_the_others(left, marks):
+        begun.append(left.name)
+        if begun.count(left.name) == 1:  # b is tried again when the others are gone
+            together.wait(10)
+        if left.name == "b":
+            raise KernelError("not now")
+        delete(left, marks)
+
+    second = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(departure, "_delete_standing", wait_for_the_others)
+        assert [failure.operation.key for failure in second.apply(Desired()).failed] == ["b"]
+    assert standing_devices(names) == ["towpath:b"]
+    assert second.pods.actual().keys() == {"b"}
+    second.reconciler.end_pauses()
+    assert second.apply(Desired()).failed == []
+    assert standing_devices(names) == []
 
 
 def test_a_kill_before_the_mark_was_set_leaves_a_device_that_is_adopted(start, names):

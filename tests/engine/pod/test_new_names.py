@@ -11,7 +11,7 @@ from engine.errors import KernelError
 from engine.model import Desired, Pod, PodDevice, Via
 from engine.pod.record import Record
 from tests.engine.namespaces import device, path_of
-from tests.engine.pod.devices import A4, A6, kill, pod, pods
+from tests.engine.pod.devices import A4, A6, kill, pod, pods, standing_devices
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
 
@@ -93,9 +93,6 @@ def killed_once_passed_on(datapath, *devices):
     datapath.pods.pass_on(devices)
     kill(datapath)
 
-
-def standing_devices(names):
-    return [found["ifalias"] for found in map(device, names) if found is not None]
 
 
 @pytest.mark.parametrize("wanted", ["d", "b", "a c", "b c", "bc ", "ba ", "cab", "bca", "d b", " a ", " ab"])
