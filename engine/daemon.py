@@ -87,13 +87,13 @@ class Daemon:
             log.info("stopping")
 
     def _start(self, config: Config, passed: PassedSockets, parts: ExitStack) -> None:
-        """The lock, so that nobody else gets here; sockets and folders, which may be refused; the node; then everybody is told."""
+        """Folders, which may be refused; the lock, so that nobody else comes further; sockets; the node; then all are told."""
         node, loop = self._node, self._node.loop
+        spool = open_spool(Path(_spool_folder(config)))
         takeover = self._predecessor(config, passed)
         if takeover is None:
             parts.callback(node.stop)
             node.claim()
-        spool = open_spool(Path(_spool_folder(config)))
         runtimes = self._claim_sockets(config, passed, takeover, parts)
         parts.callback(node.stop)
         if takeover is None:
