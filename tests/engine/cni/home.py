@@ -30,6 +30,7 @@ class Home:
         )
         self.folder = folder
         self.node = Node(parse(text, file="x"))
+        self.unacknowledged = []
 
     def __enter__(self):
         self.node.start()
@@ -45,12 +46,14 @@ class Home:
         self.node.loop.close()
 
     def begin(self, verb, container="", namespace="", interface="eth0", *, acknowledge=True, asked="", path="", **keys):
-        """Where the answer appears: None for success without output."""
+        """Where the answer appears: None for success without output. `acknowledge` None: an ADD is left `unacknowledged`."""
         said = []
 
         def answer(reply, ended):
             said.append(json.loads(reply.body) if reply.body else None)
-            if ended is not None and acknowledge is not None:
+            if ended is not None and acknowledge is None:
+                self.unacknowledged.append(ended)
+            elif ended is not None:
                 ended(acknowledge)
 
         variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_IFNAME": interface}

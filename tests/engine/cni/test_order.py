@@ -79,6 +79,10 @@ def test_an_addition_in_flight_is_no_garbage(home):
         home.node.loop.turn()
         assert device(name) is not None
         assert home.given() == ["pods/c1/eth0"]
+        (acknowledge,) = home.unacknowledged
+        acknowledge(True)
+        home.settle()
+        assert home.delete("c1") is None
 
 
 # -- deletions that waited in the spool ---------------------------------------------------

@@ -338,7 +338,8 @@ def test_what_an_earlier_boot_left_is_taken_back(tmp_path, sandbox, plugin, monk
         is_made_up_for(home, plugin)
 
 
-def test_plugins_that_hang_hold_up_no_deletion(home, sandbox, plugin):
+def test_plugins_that_hang_hold_up_no_deletion(home, sandbox, plugin, monkeypatch):
+    monkeypatch.setattr("engine.cni.verbs.PATIENCE", 0.1)  # they hang to the end
     assert home.add("ours", sandbox)["ips"]
     (plugin.folder / "stubborn").write_text("#!/bin/sh\nexec sleep 60\n")
     running = threading.active_count
