@@ -11,10 +11,13 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 SOAK_SECONDS ?= 3600
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
+# Whole files are shared out, those with daemons first: they share nodes within a file, and wait a lot.
+SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FORMATTED := engine fastpath bench examples tools setup.py  # tests keep their tables of bytes as they were laid out
 UNIT_TESTS ?= tests/fastpath
 
@@ -57,11 +60,11 @@ demo: build  ## three nodes and six pods exchange packets on this machine
 # Style is judged last and never keeps the tests from running; either can fail the whole.
 test: probes  ## install what tests need, run all but the slow campaigns, then ruff and mypy
 	@tools/system-packages
-	@status=0; $(PYTEST) -m 'not slow' || status=1; $(MAKE) --no-print-directory lint || status=1; \
+	@status=0; $(PYTEST) $(SHARED_OUT) -m 'not slow' || status=1; $(MAKE) --no-print-directory lint || status=1; \
 	    tools/system-packages --report; exit $$status
 
 check: probes lint  ## what to run before a commit: no root, nothing slow
-	@$(PYTEST) -q -m 'not root and not slow'
+	@$(PYTEST) -q $(SHARED_OUT) -m 'not root and not slow'
 
 lint: $(VENV)/.test  ## ruff and strict mypy
 	@status=0; $(BIN)/ruff check --quiet --output-format concise . || status=1; \

@@ -1,6 +1,6 @@
-"""What every test may rely on: root and programs are asked for by mark, and a skip says why.
+"""What every test may rely on: root, programs and solitude are asked for by mark, and a skip says why.
 
-Owns: the marks `root` and `needs`, and the stamp check of the test probes.
+Owns: the marks `root` and `needs`, and the stamp check of the test probes; tests/turns.py has `alone`.
 Never: makes a device or a namespace; engine/lab and the tests do.
 Invariant: a test that could not run is shown as skipped with its reason, never as passed.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,7 @@ import pytest
 
 import fastpath
 from fastpath.build import verify
+from tests import turns
 
 TESTS = Path(__file__).parent
 CAP_NET_ADMIN = 12
@@ -34,6 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
         verify(str(TESTS / "cy"))
     except ImportError as error:
         raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(turns)
+
+
+@pytest.fixture
+def labs_apart(monkeypatch):
+    """Where labs of this process and of its children are, none of another test or of whoever uses this machine."""
+    with tempfile.TemporaryDirectory(prefix="tp") as folder:
+        os.chmod(folder, 0o1777)
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 def pytest_report_header() -> str:

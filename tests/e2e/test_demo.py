@@ -15,6 +15,9 @@ import pytest
 
 from engine.lab import owner, wait_until
 
+# What --clean takes down is every demo that it finds.
+pytestmark = pytest.mark.usefixtures("labs_apart")
+
 ROOT = Path(__file__).parents[2]
 DEMO = (sys.executable, "-m", "engine.cli", "demo")
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")

@@ -159,6 +159,7 @@ def campaign(kills, seed):
         campaign.forwarding_was_back_soon()
 
 
+@pytest.mark.alone
 def test_ten_kills():
     campaign(10, seed=1)
 

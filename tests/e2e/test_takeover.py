@@ -77,6 +77,7 @@ def taken_over_under_traffic(encapsulation, times, workers=1):
         assert "towpath0" not in node.host.interfaces()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("encapsulation", ["vxlan", *(pytest.param(name, marks=SLOW) for name in ("udp", "ipip", "none"))])
 def test_no_packet_is_lost_and_no_connection_broken(encapsulation):
     taken_over_under_traffic(encapsulation, times=3)

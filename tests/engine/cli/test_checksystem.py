@@ -67,6 +67,7 @@ def test_offload_is_what_a_port_gets():
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_nothing_changes():
     before = system_state()
     assert checksystem().returncode == 0

@@ -168,7 +168,7 @@ signal.pause()
 """
 
 
-def test_killed_owner_leaves_only_a_directory_which_sweep_removes():
+def test_killed_owner_leaves_only_a_directory_which_sweep_removes(labs_apart):
     crashing = subprocess.Popen(
         [sys.executable, "-c", CRASHING], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )

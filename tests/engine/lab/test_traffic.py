@@ -231,6 +231,7 @@ def test_capture_is_complete_and_readable(tmp_path):
         assert decoded.stdout.split() == ["1"] * 40
 
 
+@pytest.mark.alone
 def test_a_steady_beat_counts_what_is_lost_and_for_how_long_nothing_came(overlay):
     a, b, lab = overlay
     with Beat(b, a, "10.1.0.5", hertz=1000) as beat:
@@ -247,6 +248,7 @@ def test_a_steady_beat_counts_what_is_lost_and_for_how_long_nothing_came(overlay
     assert beat.silence_after(began + 10) == 0
 
 
+@pytest.mark.alone
 def test_a_beat_over_a_good_path_loses_nothing(overlay):
     a, b, _ = overlay
     with Beat(b, a, "fd01::5", hertz=2000) as beat:
