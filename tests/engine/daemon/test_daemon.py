@@ -391,30 +391,34 @@ def test_logs_are_json_lines_off_a_terminal(nodes):
 
 
 # -- the commands ---------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """One node for all questions, none of which changes it."""
+    with two_nodes(tmp_path_factory.mktemp("asked")) as made:
+        yield made[0].start()
+
+
 @pytest.mark.parametrize("command", ["status", "routes", "peers", "pods", "counters", "drops", "version"])
-def test_every_question_in_both_forms(nodes, command):
-    a = nodes[0].start()
-    table = towpath(command, "--socket", a.socket)
+def test_every_question_in_both_forms(asked, command):
+    table = towpath(command, "--socket", asked.socket)
     assert table.returncode == 0, table.stderr
     assert table.stdout.strip()
     assert "\x1b" not in table.stdout
-    answer = towpath(command, "-o", "json", "--socket", a.socket)
+    answer = towpath(command, "-o", "json", "--socket", asked.socket)
     assert isinstance(json.loads(answer.stdout), dict)
 
 
-def test_where_an_address_goes(nodes):
-    a = nodes[0].start()
-    found = towpath("routes", "get", "10.2.0.9", "-o", "json", "--socket", a.socket)
+def test_where_an_address_goes(asked):
+    found = towpath("routes", "get", "10.2.0.9", "-o", "json", "--socket", asked.socket)
     assert json.loads(found.stdout)["route"]["via"][0]["peer"] == "b"
-    assert "unreachable" in towpath("routes", "get", "10.1.0.99", "--socket", a.socket).stdout
-    wrong = towpath("routes", "get", "nonsense", "--socket", a.socket)
+    assert "unreachable" in towpath("routes", "get", "10.1.0.99", "--socket", asked.socket).stdout
+    wrong = towpath("routes", "get", "nonsense", "--socket", asked.socket)
     assert wrong.returncode == 2
     assert "no IP address" in wrong.stderr
-    inside = towpath("routes", "--within", "10.1.0.0/24", "--limit", "1", "--socket", a.socket)
+    inside = towpath("routes", "--within", "10.1.0.0/24", "--limit", "1", "--socket", asked.socket)
     assert "10.1.0.0/24" in inside.stdout
     assert "1 of 3 routes shown" in inside.stderr
 
 
-def test_the_environment_names_the_socket(nodes):
-    a = nodes[0].start()
-    assert towpath("status", environment={"TOWPATH_CONTROL_SOCKET": str(a.socket)}).returncode == 0
+def test_the_environment_names_the_socket(asked):
+    assert towpath("status", environment={"TOWPATH_CONTROL_SOCKET": str(asked.socket)}).returncode == 0
