@@ -29,6 +29,10 @@ def unless_busy(delete):
     return attempt
 
 TunPort.delete, departure.delete = unless_busy(TunPort.delete), unless_busy(departure.delete)
+
+from engine import daemon
+
+daemon.COLLECT_PAUSE = 0.5
 """
 
 
