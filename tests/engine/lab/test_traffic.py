@@ -103,6 +103,8 @@ def test_echo_notices_a_flipped_bit(overlay, protocol):
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with b.socket(socket.AF_INET, kind) as liar:
         liar.bind((V4, 0))
+        if protocol == "tcp":
+            liar.listen()  # before anybody calls
         port = liar.getsockname()[1]
         thread = threading.Thread(target=_lie, args=(liar, kind))
         thread.start()
@@ -115,7 +117,6 @@ def test_echo_notices_a_flipped_bit(overlay, protocol):
 
 def _lie(liar, kind):
     if kind == socket.SOCK_STREAM:
-        liar.listen()
         connection, _ = liar.accept()
         with connection:
             data = connection.recv(100)
