@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from engine.lab import wait_until
 from engine.observe.placement import in_ranges, placement
 
 
@@ -43,4 +44,5 @@ def test_a_thread_that_ended_is_left_out():
     thread.start()
     number = thread.native_id
     thread.join()
+    wait_until(lambda: not os.path.exists(f"/proc/self/task/{number}"), "the kernel's half of the thread to end, too")
     assert placement([number]) == []
