@@ -7,10 +7,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastpath.table.fib_rows cimport prefix
 
-cdef extern from "<arpa/inet.h>" nogil:
-    enum: AF_INET6
-    int inet_pton(int family, const char *text, void *address)
-
 cdef extern from *:
     """
     #include <stdint.h>
@@ -27,9 +23,19 @@ cdef extern from *:
     """
     uint64_t load_be64(const uint8_t *p) noexcept nogil
 
+cdef extern from *:
+    """
+    /* One more than the digit's value; 0: no digit. Which kind of digit comes next cannot be foreseen: no branches. */
+    static const uint8_t hexadecimal_digits[256] = {
+        ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16, ['A'] = 11, 12, 13, 14, 15, 16,
+    };
+    """
+    const uint8_t hexadecimal_digits[256]
+
 cdef enum:
     TEXT_MAX = 50              # "xxxx:...:255.255.255.255/128" and its end
     KEY_ADDRESS = 0x100        # flag of prefix_read: the text had no "/length"
+    NO_GAP = 9                 # an address without "::"
 
 cdef inline const char *number_read(const char *text, const char *end, uint32_t most, uint32_t *number) noexcept nogil:
     """One decimal number 0..most without leading zeroes: behind it, or NULL."""
@@ -57,22 +63,67 @@ cdef inline const char *ipv4_read(const char *text, const char *end, uint32_t *a
         address[0] = address[0] << 8 | number
     return text
 
+cdef inline const char *group_read(const char *text, const char *end, uint32_t *group) noexcept nogil:
+    """Up to four hexadecimal digits, perhaps none: behind them."""
+    cdef const char *most = text + 4 if end - text > 4 else end
+    cdef uint32_t digit, number = 0
+    while text < most:
+        digit = hexadecimal_digits[<uint8_t>text[0]]
+        if digit == 0:
+            break
+        number = 16 * number + digit - 1
+        text += 1
+    group[0] = number
+    return text
+
+cdef inline void groups_join(const uint32_t *groups, uint32_t n, uint32_t gap, prefix *p) noexcept nogil:
+    """An address of n groups, with zeroes before group `gap` where there are fewer than eight."""
+    cdef uint64_t halves[2]
+    cdef uint32_t i, place
+    halves[0] = halves[1] = 0
+    for i in range(n):
+        place = i if i < gap else i + 8 - n
+        halves[place >> 2] |= <uint64_t>groups[i] << (48 - 16 * (place & 3))
+    p.high, p.low = halves[0], halves[1]
+
 cdef inline const char *ipv6_read(const char *text, const char *end, prefix *p) noexcept nogil:
-    """An IPv6 address up to the end or a slash: behind it, or NULL."""
-    cdef char copy[TEXT_MAX]
-    cdef uint8_t address[16]
-    cdef uint32_t n = 0
-    while text + n < end and text[n] != 47:
-        if n == TEXT_MAX - 1 or text[n] == 0:
+    """An IPv6 address in any form that inet_pton takes: behind it, or NULL."""
+    cdef uint32_t groups[8]
+    cdef uint32_t group, n = 0, gap = NO_GAP
+    cdef const char *start
+    if end - text >= 2 and text[0] == 58 and text[1] == 58:
+        gap = 0
+        text += 2
+    while True:
+        start = text
+        text = group_read(start, end, &group)
+        if text == start:
+            if n != gap:                             # nothing follows a colon but that of "::"
+                return NULL
+            break
+        if n <= 6 and text < end and text[0] == 46:
+            text = ipv4_read(start, end, &group)
+            if text == NULL:
+                return NULL
+            groups[n], groups[n + 1] = group >> 16, group & 0xffff
+            n += 2
+            break
+        if n == 8:
             return NULL
-        copy[n] = text[n]
+        groups[n] = group
         n += 1
-    copy[n] = 0
-    if inet_pton(AF_INET6, copy, address) != 1:
+        if text == end or text[0] != 58:
+            break
+        text += 1
+        if text < end and text[0] == 58:
+            if gap != NO_GAP:
+                return NULL
+            gap = n
+            text += 1
+    if (n == 8) != (gap == NO_GAP):                  # "::" is one group at least
         return NULL
-    p.high = load_be64(address)
-    p.low = load_be64(address + 8)
-    return text + n
+    groups_join(groups, n, gap, p)
+    return text
 
 cdef inline int prefix_read(const char *text, uint32_t n, prefix *p) noexcept nogil:
     """Fill `p` from "address" or "address/length": 4 or 6, with KEY_ADDRESS for the first form; 0 when malformed."""

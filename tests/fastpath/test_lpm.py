@@ -6,7 +6,9 @@ import copy
 import doctest
 import gc
 import pickle
+import random
 import resource
+import socket
 import sys
 import threading
 import weakref
@@ -86,6 +88,39 @@ def test_what_is_no_address_is_named_in_the_error(table, key):
     with pytest.raises(ValueError, match=r"."):
         table[key] = 1
     assert dict(table.items()) == ROUTES
+
+
+def spelling(rng: random.Random) -> str:
+    """Something like an IPv6 address: right, or wrong by a group, a colon or a digit."""
+    words = [rng.choice(["0", "1", "ffff", "DB8", "00a1"]) for _ in range(rng.randrange(1, 10))]
+    if rng.random() < 0.4:
+        words[rng.randrange(-1, len(words))] = rng.choice(["12345", "g", "1.2.3.4", "1.2.3.256", "1.2.3.04"])
+    for _ in range(rng.randrange(3)):
+        words.insert(rng.randrange(len(words) + 1), "")
+    return rng.choice(["", "", "", ":"]) + ":".join(words) + rng.choice(["", "", "", ":"])
+
+
+def as_the_c_library_reads(text: str) -> bytes | None:
+    try:
+        return socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return None
+
+
+def test_ipv6_text_means_what_it_means_to_the_c_library():
+    rng, table, valid = random.Random(6), RouteTable(), 0
+    edges = ["::", ":::", "::1", "1::", "1::8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8::", "::1:2:3:4:5:6:7:8",
+             "1:2:3:4::5:6:7:8", "1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5:6:7:1.2.3.4", "1:2:3:4:5:1.2.3.4", "::1.2.3.4:5", "1:2:3:4:5:6:7:8:"]
+    for text in [*edges, *(spelling(rng) for _ in range(10_000))]:
+        packed = as_the_c_library_reads(text)
+        if packed is not None:
+            valid += 1
+            table[packed] = text
+            assert table.pop(text) == text
+        elif ":" in text:
+            with pytest.raises(ValueError, match="not an address"):
+                table.get(text)
+    assert valid > 500
 
 
 @pytest.mark.parametrize("key", ["10.1.2.3/24", ("10.1.2.3", 24), ("2001:db8::1", 64), "2001:db8::1/127", "1.0.0.0/0"])
