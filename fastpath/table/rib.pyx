@@ -135,6 +135,16 @@ cdef void node_disown(rib *table, rib_node *node, uint32_t byte) noexcept nogil:
 
 # -- the way to a prefix -----------------------------------------------------------
 
+cdef inline rib_node *child_fetched(const rib_node *node, uint32_t byte) noexcept nogil:
+    """The child for `byte`; all its lines are on their way, not only the one that is asked for first."""
+    cdef rib_node *child = rib_child(node, byte)
+    if child != NULL:
+        line_fetch(child.prefixes)
+        line_fetch(child.child_set)
+        line_fetch(&child.routes)
+    return child
+
+
 cdef void prune(rib *table, rib_node **path, uint32_t depth, uint64_t high, uint64_t low) noexcept nogil:
     """Give up the nodes of path[0 .. depth] that have no routes left, from the deepest up."""
     while path[depth].routes == 0:
@@ -156,7 +166,7 @@ cdef bint descend(rib *table, uint64_t high, uint64_t low, uint32_t depth, rib_n
             return False
     path[0] = table.root
     for d in range(depth):
-        child = rib_child(path[d], rib_byte(high, low, d))
+        child = child_fetched(path[d], rib_byte(high, low, d))
         if child == NULL:
             child = node_adopt(table, path[d], rib_byte(high, low, d))
         if child == NULL:
@@ -216,16 +226,19 @@ cdef uint32_t rib_remove(rib *table, uint64_t high, uint64_t low, uint32_t lengt
         table.default_value = 0
         table.routes -= value != 0
         return value
-    if rib_get(table, high, low, length) == 0:
-        return 0
     depth = (length - 1) >> 3
     node = table.root
-    for d in range(depth + 1):
+    for d in range(depth):
+        if node == NULL:
+            return 0
         path[d] = node
-        node.routes -= 1
-        if d < depth:
-            node = rib_child(node, rib_byte(high, low, d))
+        node = child_fetched(node, rib_byte(high, low, d))
     position = position_of(high, low, length)
+    if node == NULL or not bits_test(node.prefixes, position):
+        return 0
+    path[depth] = node
+    for d in range(depth + 1):
+        path[d].routes -= 1
     rank = bits_rank(node.prefixes, position)
     value = node.values[rank]
     node.n_values -= 1
