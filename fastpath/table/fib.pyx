@@ -14,6 +14,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 from fastpath.atomic cimport atomic_pointer_store
 from fastpath.table.fib_build cimport root_compile, root_update
+from fastpath.table.fib_change cimport change, change_trace
 from fastpath.table.fib_pool cimport (
     FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
 )
@@ -142,6 +143,7 @@ cdef class Fib:
         """The routes of n prefixes changed: make a version that says so, for `publish`."""
         cdef family *f = self.family_of(version)
         cdef trie *t = &f.compiled
+        cdef change c
         cdef uint64_t i
         self.reclaimer.free_passed()
         if f.broken or t.transaction == ~<uint32_t>0 or (n > 64 and n > f.routes.routes // REBUILD_SHARE):
@@ -157,7 +159,9 @@ cdef class Fib:
                 t.full = True         # touches every entry: as good as a new table
             if t.full:
                 break
-            root_update(t, f.routes.root, p[i].high, p[i].low, p[i].length, f.routes.default_value)
+            c.high, c.low, c.length = p[i].high, p[i].low, p[i].length
+            change_trace(&c, &f.routes)
+            root_update(t, &c)
         if not t.full:
             try:
                 return self.reserve(f, t.n_dropped)

@@ -8,10 +8,11 @@ Invariant: an entry is a reference exactly where the routes' node exists.
 """
 
 from libc.stdint cimport uint8_t
+from fastpath.table.fib_change cimport change, change_answer, change_byte
 from fastpath.table.fib_elements cimport (
     ANEW, LINE_BITS, bits_for, elements_fill, elements_lay, plain, plain_change, plain_make, width_for,
 )
-from fastpath.table.fib_paint cimport answer_of, largest_of, longest_of, paint, slots_of
+from fastpath.table.fib_paint cimport largest_of, longest_of, paint, slots_of
 from fastpath.table.fib_pool cimport (
     FIB4_OFFSET, FIB4_SHIFT, FIB4_WIDTH_AT, FIB_LINE, FIB_REF, PIECE_NONE, piece_at, trie_copy, trie_drop, trie_take,
 )
@@ -150,70 +151,68 @@ cdef void split_slot(trie *t, uint32_t *entries, const rib_node *node, uint32_t 
     entries[byte] = inherited if child == NULL else plain_compile(t, child, inherited, 0)
 
 
-cdef uint32_t split_update(trie *t, uint32_t entry, const rib_node *node, uint32_t address,
-                           uint32_t length, uint32_t inherited) noexcept nogil:
+cdef uint32_t split_update(trie *t, uint32_t entry, const change *c) noexcept nogil:
     cdef uint8_t owned[256]
-    cdef uint32_t byte = address >> 8 & 255
+    cdef const rib_node *node = c.nodes[2]
+    cdef uint32_t byte = change_byte(c, 2)
     cdef uint32_t line = trie_copy(t, line_of(entry), SPLIT_CLASS)
     cdef uint32_t *entries
-    cdef uint32_t i
+    cdef uint32_t i, value = change_answer(c, min(c.length, <uint32_t>24))
     if line == PIECE_NONE:
         return 0
     entries = <uint32_t *>piece_at(t.pieces, line)
-    inherited = answer_of(node, byte, length - 16, inherited)
-    if length > 24:
-        split_slot(t, entries, node, byte, inherited)
+    if c.length > 24:
+        split_slot(t, entries, node, byte, value)
     else:
-        for i in range(slots_of(node, byte, length - 16, owned)):
+        for i in range(slots_of(node, byte, c.length - 16, owned)):
             if owned[i]:
-                split_slot(t, entries, node, byte + i, inherited)
+                split_slot(t, entries, node, byte + i, value)
     return reference(line, 2, SPLIT_SHIFT)
 
 
-cdef uint32_t flat_update(trie *t, uint32_t entry, const rib_node *node, uint32_t address, uint32_t inherited) noexcept nogil:
+cdef uint32_t flat_update(trie *t, uint32_t entry, const change *c) noexcept nogil:
     """The elements of one /24 anew, in a copy."""
     cdef uint32_t width = width_of(entry), bits = 8 - (entry & FIB4_SHIFT)
-    cdef uint32_t byte = address >> 8 & 255
+    cdef uint32_t start = change_byte(c, 2) << bits
     cdef uint32_t line = trie_copy(t, line_of(entry), 8 + bits + width - LINE_BITS)
-    cdef const rib_node *child = rib_child(node, byte)
     if line == PIECE_NONE:
         return 0
-    elements_fill(piece_at(t.pieces, line), width, byte << bits, <uint32_t>1 << bits, answer_of(node, byte, 8, inherited))
-    if child != NULL:
-        elements_lay(piece_at(t.pieces, line), width, byte << bits, bits, child)
+    elements_fill(piece_at(t.pieces, line), width, start, <uint32_t>1 << bits, change_answer(c, 24))
+    if c.nodes[3] != NULL:
+        elements_lay(piece_at(t.pieces, line), width, start, bits, c.nodes[3])
     return reference(line, width, 8 - bits)
 
 
-cdef inline bint flat_fits(uint32_t entry, const rib_node *node, uint32_t address, uint32_t length) noexcept nogil:
+cdef inline bint flat_fits(uint32_t entry, const change *c) noexcept nogil:
     """Whether a route longer than /24 can change in a flat array without giving it another shape."""
     cdef uint32_t bits = 16 - (entry & FIB4_SHIFT)
-    cdef const rib_node *child = rib_child(node, address >> 8 & 255)
-    return 24 < length <= 16 + bits and 8 < bits \
-        and (child == NULL or width_for(largest_of(child, 0)) <= width_of(entry)) \
-        and (<uint32_t>1 << (bits + width_of(entry))) // (2 * ROUTE_BYTES) <= long_routes(node)
+    return 24 < c.length <= 16 + bits and 8 < bits \
+        and (c.nodes[3] == NULL or width_for(largest_of(c.nodes[3], 0)) <= width_of(entry)) \
+        and (<uint32_t>1 << (bits + width_of(entry))) // (2 * ROUTE_BYTES) <= long_routes(c.nodes[2])
 
 
 cdef inline bint plain_fits(const trie *t, uint32_t entry, uint32_t length, uint32_t value) noexcept nogil:
-    """Whether a route's range can become `value` in a plain array as it is. Now and then it
+    """Whether the range of a route no longer than /24 can become `value` in a plain array as it is. Now and then it
     is made anew, lest it stay finer or wider than it must."""
-    return not is_split(entry) and length <= min(32 - (entry & FIB4_SHIFT), <uint32_t>24) and width_for(value) <= width_of(entry) and t.transaction & (ANEW - 1)
+    return not is_split(entry) and length <= 32 - (entry & FIB4_SHIFT) and width_for(value) <= width_of(entry) and t.transaction & (ANEW - 1)
 
 
-cdef uint32_t array_update(trie *t, uint32_t entry, const rib_node *node, uint32_t address,
-                           uint32_t length, uint32_t inherited) noexcept nogil:
-    cdef uint32_t byte = address >> 8 & 255
+cdef uint32_t array_update(trie *t, uint32_t entry, const change *c) noexcept nogil:
+    cdef const rib_node *node = c.nodes[2]
     cdef uint32_t value, fineness, line
     if node != NULL and entry & FIB_REF:
-        if node.n_children == 0:
-            value = answer_of(node, byte, length - 16, inherited)
-            if plain_fits(t, entry, length, value):
+        if node.n_children:
+            if not is_split(entry):
+                if flat_fits(entry, c):
+                    return flat_update(t, entry, c)
+            elif long_routes(node) < FLAT_ROUTES:
+                return split_update(t, entry, c)
+        elif c.length <= 24:
+            value = change_answer(c, c.length)
+            if plain_fits(t, entry, c.length, value):
                 fineness = 16 - (entry & FIB4_SHIFT)
-                line = plain_change(t, line_of(entry), width_of(entry), fineness, node, byte, length - 16, value)
+                line = plain_change(t, line_of(entry), width_of(entry), fineness, node, change_byte(c, 2), c.length - 16, value)
                 return 0 if line == PIECE_NONE else reference(line, width_of(entry), 16 - fineness)
-        elif is_split(entry):
-            if long_routes(node) < FLAT_ROUTES:
-                return split_update(t, entry, node, address, length, inherited)
-        elif flat_fits(entry, node, address, length):
-            return flat_update(t, entry, node, address, inherited)
     array_drop(t, entry)
-    return inherited if node == NULL else array_compile(t, node, inherited)
+    value = change_answer(c, 16)
+    return value if node == NULL else array_compile(t, node, value)

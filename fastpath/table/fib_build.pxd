@@ -6,12 +6,12 @@
 #   * A piece that a published version can reach is never written again.
 #   * When `full` is set the version being made is abandoned as a whole.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
+from fastpath.table.fib_change cimport change
 from fastpath.table.fib_pool cimport trie
 from fastpath.table.rib cimport rib_node
 
 # Fill the root of the version being made from all routes; `inherited` is /0's value.
 cdef void root_compile(trie *t, const rib_node *routes, uint32_t inherited) noexcept nogil
-# Bring it up to date after the route (high, low, length > 0) changed.
-cdef void root_update(trie *t, const rib_node *routes, uint64_t high, uint64_t low, uint32_t length,
-                      uint32_t inherited) noexcept nogil
+# Bring it up to date after a route changed.
+cdef void root_update(trie *t, const change *c) noexcept nogil

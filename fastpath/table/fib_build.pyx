@@ -7,10 +7,11 @@ Invariant: an entry is a reference exactly where routes longer than /16 exist be
 
 from libc.stdint cimport uint8_t
 from fastpath.table.fib_array cimport array_compile, array_drop, array_update
+from fastpath.table.fib_change cimport change, change_answer, change_byte
 from fastpath.table.fib_node cimport node_compile, node_drop, node_update
-from fastpath.table.fib_paint cimport answer_of, paint, slots_of
+from fastpath.table.fib_paint cimport paint, slots_of
 from fastpath.table.fib_pool cimport FIB_REF, root_store
-from fastpath.table.rib cimport rib_byte, rib_child
+from fastpath.table.rib cimport rib_child
 
 cdef enum:
     UNTOUCHED = 0xffffffff     # no value, no reference: marks what a page's own prefixes do not answer
@@ -65,40 +66,37 @@ cdef void page_inherit(trie *t, uint32_t first, const rib_node *node, uint32_t i
             slot_make(t, first + i, NULL if node == NULL else rib_child(node, i), inherited)
 
 
-cdef void page_update(trie *t, uint32_t first, const rib_node *node, uint64_t high, uint64_t low,
-                      uint32_t length, uint32_t inherited) noexcept nogil:
+cdef void page_update(trie *t, const change *c) noexcept nogil:
     """A route of more than 8 bits changed in the page."""
     cdef uint8_t owned[256]
-    cdef uint32_t byte = rib_byte(high, low, 1)
-    cdef uint32_t i, slot = first + byte
+    cdef const rib_node *node = c.nodes[1]
+    cdef uint32_t byte = change_byte(c, 1)
+    cdef uint32_t i, value, slot = <uint32_t>(c.high >> 48)
     cdef uint32_t entry = t.making.root[slot]
     if node == NULL:
-        page_inherit(t, first, node, inherited)
-        return
-    inherited = answer_of(node, byte, length - 8, inherited)
-    if length <= 16:
-        for i in range(slots_of(node, byte, length - 8, owned)):
+        page_inherit(t, slot - byte, node, change_answer(c, 8))
+    elif c.length <= 16:
+        value = change_answer(c, c.length)
+        for i in range(slots_of(node, byte, c.length - 8, owned)):
             if owned[i]:
-                slot_make(t, slot + i, rib_child(node, byte + i), inherited)
+                slot_make(t, slot + i, rib_child(node, byte + i), value)
     elif t.six:
-        root_store(t, slot, node_update(t, entry, rib_child(node, byte), 2, high, low, length, inherited))
+        root_store(t, slot, node_update(t, entry, 2, c))
     else:
-        root_store(t, slot, array_update(t, entry, rib_child(node, byte), <uint32_t>(high >> 32), length, inherited))
+        root_store(t, slot, array_update(t, entry, c))
 
 
-cdef void root_update(trie *t, const rib_node *routes, uint64_t high, uint64_t low, uint32_t length,
-                      uint32_t inherited) noexcept nogil:
+cdef void root_update(trie *t, const change *c) noexcept nogil:
     cdef uint8_t owned[256]
-    cdef uint32_t byte = rib_byte(high, low, 0)
-    cdef uint32_t i
-    if routes == NULL:
+    cdef uint32_t byte = change_byte(c, 0)
+    cdef uint32_t i, value
+    if c.nodes[0] == NULL:
         for i in range(256):
-            page_inherit(t, i << 8, NULL, inherited)
-        return
-    inherited = answer_of(routes, byte, length, inherited)
-    if length > 8:
-        page_update(t, byte << 8, rib_child(routes, byte), high, low, length, inherited)
-        return
-    for i in range(slots_of(routes, byte, length, owned)):
-        if owned[i]:
-            page_inherit(t, (byte + i) << 8, rib_child(routes, byte + i), inherited)
+            page_inherit(t, i << 8, NULL, c.default_value)
+    elif c.length > 8:
+        page_update(t, c)
+    else:
+        value = change_answer(c, c.length)
+        for i in range(slots_of(c.nodes[0], byte, c.length, owned)):
+            if owned[i]:
+                page_inherit(t, (byte + i) << 8, rib_child(c.nodes[0], byte + i), value)

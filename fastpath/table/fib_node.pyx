@@ -9,13 +9,14 @@ Only 4-byte arrays of 256 elements, the nodes, hold references.
 
 from libc.stdint cimport uint8_t
 from fastpath.table.fib_bucket cimport BUCKET_ROUTES, bucket_compile
+from fastpath.table.fib_change cimport change, change_answer, change_byte
 from fastpath.table.fib_elements cimport ANEW, LINE_BITS, plain, plain_change, plain_make, plain_shape, width_for
-from fastpath.table.fib_paint cimport answer_of, paint, slots_of
+from fastpath.table.fib_paint cimport paint, slots_of
 from fastpath.table.fib_pool cimport (
     FIB6_SHIFT_AT, FIB6_WIDTH_AT, FIB_BLOCK, FIB_BLOCK_KEYS, FIB_FANOUT, FIB_INDEX, FIB_REF, PIECE_NONE, fib_block,
     piece_at, trie_copy, trie_drop, trie_take,
 )
-from fastpath.table.rib cimport bits_next, rib_byte, rib_child
+from fastpath.table.rib cimport bits_next, rib_child
 
 cdef enum:
     NODE_CLASS = 4             # 256 entries of 4 bytes
@@ -111,24 +112,24 @@ cdef inline uint32_t repainted(trie *t, uint32_t entry, const rib_node *node, ui
     return value if child == NULL else node_compile(t, child, depth + 1, value)
 
 
-cdef uint32_t branch_update(trie *t, uint32_t entry, const rib_node *node, uint32_t depth,
-                            uint64_t high, uint64_t low, uint32_t length, uint32_t inherited) noexcept nogil:
+cdef uint32_t branch_update(trie *t, uint32_t entry, uint32_t depth, const change *c) noexcept nogil:
     """The way to a changed route through a copy of a node."""
     cdef uint8_t owned[FIB_FANOUT]
-    cdef uint32_t byte = rib_byte(high, low, depth)
+    cdef const rib_node *node = c.nodes[depth]
+    cdef uint32_t byte = change_byte(c, depth)
     cdef uint32_t line = trie_copy(t, entry & FIB_INDEX, NODE_CLASS)
-    cdef uint32_t i, bits = length - 8 * depth
+    cdef uint32_t i, value, bits = c.length - 8 * depth
     cdef uint32_t *entries
     if line == PIECE_NONE:
         return 0
     entries = entries_of(t, line)
-    inherited = answer_of(node, byte, bits, inherited)
     if bits > 8:
-        entries[byte] = node_update(t, entries[byte], rib_child(node, byte), depth + 1, high, low, length, inherited)
+        entries[byte] = node_update(t, entries[byte], depth + 1, c)
     else:
+        value = change_answer(c, c.length)
         for i in range(slots_of(node, byte, bits, owned)):
             if owned[i]:
-                entries[byte + i] = repainted(t, entries[byte + i], node, byte + i, depth, inherited)
+                entries[byte + i] = repainted(t, entries[byte + i], node, byte + i, depth, value)
     return reference(line, NODE_WIDTH, 0)
 
 
@@ -142,19 +143,19 @@ cdef inline bint plain_fits(const trie *t, uint32_t entry, uint32_t bits, uint32
     return bits <= 8 - shift_of(entry) and width_for(value) <= width_of(entry) and t.transaction & (ANEW - 1)
 
 
-cdef uint32_t node_update(trie *t, uint32_t entry, const rib_node *node, uint32_t depth,
-                          uint64_t high, uint64_t low, uint32_t length, uint32_t inherited) noexcept nogil:
-    cdef uint32_t byte = rib_byte(high, low, depth)
-    cdef uint32_t bits = length - 8 * depth
+cdef uint32_t node_update(trie *t, uint32_t entry, uint32_t depth, const change *c) noexcept nogil:
+    cdef const rib_node *node = c.nodes[depth]
+    cdef uint32_t bits = c.length - 8 * depth
     cdef uint32_t value, line
     if node != NULL and entry & FIB_REF and not entry & FIB_BLOCK:
         if is_node(entry):
             if node_stays(t, node):
-                return branch_update(t, entry, node, depth, high, low, length, inherited)
-        elif node.n_children == 0:
-            value = answer_of(node, byte, bits, inherited)
+                return branch_update(t, entry, depth, c)
+        elif node.n_children == 0 and bits <= 8:
+            value = change_answer(c, c.length)
             if plain_fits(t, entry, bits, value):
-                line = plain_change(t, entry & FIB_INDEX, width_of(entry), 8 - shift_of(entry), node, byte, bits, value)
+                line = plain_change(t, entry & FIB_INDEX, width_of(entry), 8 - shift_of(entry), node, change_byte(c, depth), bits, value)
                 return 0 if line == PIECE_NONE else reference(line, width_of(entry), shift_of(entry))
     node_drop(t, entry)
-    return inherited if node == NULL else node_compile(t, node, depth, inherited)
+    value = change_answer(c, 8 * depth)
+    return value if node == NULL else node_compile(t, node, depth, value)

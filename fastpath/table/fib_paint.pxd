@@ -11,8 +11,6 @@ from fastpath.table.rib cimport rib_node
 cdef void paint(const rib_node *node, uint32_t inherited, uint32_t *entries) noexcept nogil
 # Mark (relative to `start`) the slots for which the prefix of `bits` bits is the longest of this node; how many it spans.
 cdef uint32_t slots_of(const rib_node *node, uint32_t start, uint32_t bits, uint8_t *owned) noexcept nogil
-# The longest prefix of at most `bits` bits that covers `byte`, else `inherited`.
-cdef uint32_t answer_of(const rib_node *node, uint32_t byte, uint32_t bits, uint32_t inherited) noexcept nogil
 # Length in bits (1..8, 0 without prefixes) of the node's longest prefix.
 cdef uint32_t longest_of(const rib_node *node) noexcept nogil
 # The largest value of the node's own prefixes, or `least`.

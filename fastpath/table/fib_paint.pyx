@@ -4,7 +4,7 @@ Owns: the order: the prefixes' preorder, in which shorter comes before longer.
 Never: raises, or needs the GIL.
 """
 
-from fastpath.table.rib cimport RIB_PREFIXES, bits_next, rib_match, rib_match_in, rib_places, rib_position, rib_run
+from fastpath.table.rib cimport RIB_PREFIXES, bits_next, rib_places, rib_position, rib_run
 
 
 cdef inline void fill(uint32_t *entries, uint32_t start, uint32_t n, uint32_t value) noexcept nogil:
@@ -41,11 +41,6 @@ cdef uint32_t slots_of(const rib_node *node, uint32_t start, uint32_t bits, uint
             owned[i] = 0
         position = bits_next(node.prefixes, position + rib_run(place & 255), end)
     return span
-
-
-cdef uint32_t answer_of(const rib_node *node, uint32_t byte, uint32_t bits, uint32_t inherited) noexcept nogil:
-    cdef rib_match match = rib_match_in(node, byte, min(bits, <uint32_t>8))
-    return match.value if match.value else inherited
 
 
 cdef uint32_t longest_of(const rib_node *node) noexcept nogil:
