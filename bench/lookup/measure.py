@@ -46,14 +46,14 @@ def in_turns(contenders: dict[str, Callable[[], list[int]]], rounds: int = 5) ->
     return took
 
 
-def each(call: Callable[[object], object], arguments: list[object]) -> list[int]:
+def each(call: Callable[..., object], arguments: list[tuple[object, ...]]) -> list[int]:
     """Nanoseconds of single calls, without garbage collection in between."""
     clock = time.perf_counter_ns
     took = []
     gc.disable()
-    for argument in arguments:
+    for some in arguments:
         start = clock()
-        call(argument)
+        call(*some)
         took.append(clock() - start)
     gc.enable()
     return took

@@ -1,6 +1,6 @@
 """Draws what run.py measured.  python -m bench.lookup.plot IN.json FOLDER
 
-Owns: three pictures, as PNG and SVG: the traffic patterns, the batch sizes, the growth.
+Owns: three pictures, IN-*.png and .svg in the folder: the traffic patterns, the batch sizes, the growth.
 Never: measures.
 """
 
@@ -17,14 +17,14 @@ mpl.rcParams["svg.hashsalt"] = "towpath"  # the same file from the same figures
 import matplotlib.pyplot as plt  # noqa: E402  # after the back end is chosen
 
 
-def save(figure: plt.Figure, folder: Path, name: str) -> None:
+def save(figure: plt.Figure, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(folder / f"{name}.png", dpi=90)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=90)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
 
 
-def patterns(result: dict, folder: Path) -> None:
+def patterns(result: dict, start: Path) -> None:
     figure, axes = plt.subplots(3, 1, figsize=(9, 10))
     for axis, (step, title) in zip(axes, [("patterns v4", "full IPv4 table"), ("patterns v6", "full IPv6 table"),
                                           ("patterns pods", "pod table")], strict=True):  # fmt: skip
@@ -42,20 +42,20 @@ def patterns(result: dict, folder: Path) -> None:
         axis.set_ylabel("M lookups/s, median")
         axis.set_title(title)
         axis.legend(fontsize=8)
-    save(figure, folder, "lookup-patterns")
+    save(figure, start.with_name(f"{start.name}-patterns"))
 
 
-def batch_sizes(result: dict, folder: Path) -> None:
+def batch_sizes(result: dict, start: Path) -> None:
     figure, axis = plt.subplots(figsize=(6, 4))
     sizes = [int(size) for size in result["batch sizes"]]
     axis.loglog(sizes, [row["mega_per_s"] for row in result["batch sizes"].values()], marker="o")
     axis.set_xlabel("addresses a call")
     axis.set_ylabel("M lookups/s, full IPv4 table, in-table")
     axis.grid(visible=True)
-    save(figure, folder, "lookup-batches")
+    save(figure, start.with_name(f"{start.name}-batches"))
 
 
-def growth(result: dict, folder: Path) -> None:
+def growth(result: dict, start: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for version in (4, 6):
         rows = result[f"growth v{version}"]
@@ -72,14 +72,15 @@ def growth(result: dict, folder: Path) -> None:
         axis.set_xlabel("routes")
         axis.grid(visible=True)
         axis.legend()
-    save(figure, folder, "lookup-growth")
+    save(figure, start.with_name(f"{start.name}-growth"))
 
 
 def main() -> None:
-    result, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    patterns(result, folder)
-    batch_sizes(result, folder)
-    growth(result, folder)
+    source = Path(sys.argv[1])
+    result, start = json.loads(source.read_text()), Path(sys.argv[2], source.stem)
+    patterns(result, start)
+    batch_sizes(result, start)
+    growth(result, start)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes what run.py measured as tables.  python -m bench.lookup.report IN.json OUT.md
 
-Owns: the tables of docs/benchmarks/lookup.md, from the first heading of its kind to the end.
+Owns: the tables of a report in docs/benchmarks, from the first heading of its kind to the end.
 Never: measures, or writes a judgement: what stands above that heading is kept.
 """
 
@@ -138,7 +138,7 @@ def growth(result: Rows) -> str:
     return table(["", "routes", "M/s, in-table", "MiB compiled"], rows)
 
 
-def report(result: Rows) -> str:
+def report(result: Rows, name: str) -> str:
     parts = [FIRST, machine(result), single(result)]
     if "undisturbed" in result:
         parts += ["## While nobody else is there", undisturbed(result)]
@@ -155,14 +155,14 @@ def report(result: Rows) -> str:
         if result.get(step):
             parts += [f"## {title}", dpdk(result[step])]
     parts += ["## Growth", growth(result)]
-    parts += ["\n".join(f"![{name}](lookup-{name}.png)" for name in ("patterns", "batches", "growth"))]
+    parts += ["\n".join(f"![{what}]({name}-{what}.png)" for what in ("patterns", "batches", "growth"))]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def main() -> None:
     result, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     kept = out.read_text().partition(FIRST)[0] if out.exists() else ""
-    out.write_text(kept + report(result))
+    out.write_text(kept + report(result, out.stem))
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def _beside(
 
 
 def updates(table: Table) -> dict[str, object]:
-    """Single withdrawals and insertions into the full table, keys as packed bytes, calls of Python and all."""
+    """Single withdrawals and insertions into the full table, keys as text, calls of Python and all."""
     routes, rng = compiled(table), np.random.default_rng(9)
     picked = np.unique(rng.integers(0, len(table), 20_000))
     size, bits = (4, 32) if table.version == 4 else (16, 128)
@@ -222,10 +222,10 @@ def updates(table: Table) -> dict[str, object]:
         )
         keys.append((address.to_bytes(size, "big"), int(table.lengths[i])))
     texts = [str(ipaddress.ip_network((int.from_bytes(a, "big") if bits == 32 else a, n))) for a, n in keys]
-    kept = {text: routes.exact(text) for text in texts}
-    withdraw = each(routes.__delitem__, texts)
-    insert = each(lambda text: routes.__setitem__(text, kept[text]), texts)
-    nothing = each(lambda text: None, texts)
+    kept = [(text, routes.exact(text)) for text in texts]
+    withdraw = each(routes.__delitem__, [(text,) for text in texts])
+    insert = each(routes.__setitem__, kept)
+    nothing = each(lambda text: None, [(text,) for text in texts])
     return {"withdraw": summary(withdraw), "insert": summary(insert), "the empty call": summary(nothing)}
 
 
