@@ -19,10 +19,13 @@ cdef void release_number(void *owner, uint64_t number) noexcept:
 
 
 cdef inline object identity_of(object value):
+    """What two values have in common when they share a number. Integers and strings stand for themselves: nothing is made for them."""
     kind = type(value)
-    if kind is int or kind is str or kind is bytes:
-        return (kind, value)
-    return id(value)          # stays unique: the list below keeps the object alive
+    if kind is int or kind is str:
+        return value
+    if kind is bytes:
+        return (bytes, value)
+    return (id(value),)       # stays unique: the list below keeps the object alive
 
 
 cdef class Values:
