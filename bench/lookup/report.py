@@ -148,7 +148,8 @@ def report(result: Rows, name: str) -> str:
         ("patterns pods", "Pod table"),
     ):
         parts += [f"## {title}", patterns(result[step])]
-    parts += ["## Lookups under updates", updates(result)]
+    if "under updates" in result:
+        parts += ["## Lookups under updates", updates(result)]
     if "peers" in result:
         parts += ["## Beside Python packages", peers(result)]
     for step, title in (("dpdk", "Beside DPDK, full table"), ("dpdk third", "Beside DPDK, every third route")):
