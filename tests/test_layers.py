@@ -57,7 +57,7 @@ LAYERS: dict[str, list[set[str]]] = {
 SHARED: dict[str, list[str]] = {
     "fastpath.wire": ["octets", "checksum", "fragment", "transport", "ipv4", "ipv6"],
     "fastpath.simd": ["dispatch"],
-    "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_rows", "fib_paint", "fib_elements", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
+    "fastpath.table": ["qsbr", "rib", "fib_pool", "fib_rows", "fib_paint", "fib_change", "fib_elements", "fib_bucket", "fib_node", "fib_array", "fib_build", "flow"],
     "fastpath.encap": ["tunnel"],
     "fastpath.offload": ["sums", "complete", "merge"],
     "fastpath.port": ["pace", "port", "socket", "sockets", "tuntap"],
