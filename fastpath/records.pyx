@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
 from fastpath.buffer cimport SEGMENTS_MAX
+from fastpath.encap.registry cimport encap_bytes
 from fastpath.encap.tunnel cimport (
     tunnel, ENCAP_IPIP, ENCAP_PLAIN, ENCAP_UDP, ENCAP_VXLAN, RESERVED_DROP, RESERVED_GBP, RESERVED_IGNORE,
 )
@@ -208,6 +209,7 @@ cdef void tunnel_fill(tunnel *record, object value):
     record.fixed_source = value.source_ports == "fixed"
     record.port = value.port
     record.vni = value.vni
+    record.header_bytes = <uint8_t>encap_bytes(record)
     memcpy(record.mac, <const char *>mac, 6)
     memcpy(record.local, <const char *>local, 16)
 

@@ -27,7 +27,7 @@ from fastpath.offload.fragment cimport fragment, fragment_begin, fragment_next
 from fastpath.offload.split cimport split, split_begin, split_next
 from fastpath.port.memory cimport memory_send, memory_send_train
 from fastpath.port.pace cimport pace_pass
-from fastpath.port.port cimport port, port_at, train, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
+from fastpath.port.port cimport port, port_at, train, ENCAP_HEADER_MAX, PORT_MEMORY, PORT_RAW, PORT_TUN, PORT_UDP
 from fastpath.port.raw cimport raw_send
 from fastpath.port.tap cimport tap_send, tap_send_train, tap_takes, tap_takes_train
 from fastpath.port.tun cimport tun_send
@@ -50,7 +50,6 @@ cdef enum:
     CUT_HEADER_MAX = 416       # encapsulation + IPv6 with 256 bytes of extensions + TCP with options
     ALL_TRAINS = (1 << TRAINS_MAX) - 1
     NOTICES_MAX = 64           # power of two
-    ENCAP_HEADER_MAX = 32
 
 cdef enum notice_kind:         # what a worker asks the control plane to look at
     NOTICE_PATH_MTU = 1        # a single datagram did not fit: number of the adjacency
@@ -156,39 +155,43 @@ cdef inline void train_send(transmitter *x, train *t) noexcept nogil:
             notify(x, NOTICE_PATH_MTU, t.to.number)
 
 cdef inline void train_start(
-    train *t, const packet *p, const adjacency *to, uint8_t outer_class, uint32_t sender, uint32_t pieces_each, uint32_t size,
+    train *t, const packet *p, const adjacency *to, const port *target, uint8_t outer_class, uint32_t sender, uint32_t pieces_each,
 ) noexcept nogil:
+    encap_put(&target.tunnel, to.mac, p.family, t.header + ENCAP_HEADER_MAX)
     t.to = to
     t.flows = 0
     t.sender = sender
     t.n_datagrams = 0
-    t.datagram_bytes = size
     t.total_bytes = 0
-    t.n_pieces = 0
     t.pieces_each = pieces_each
     t.traffic_class = outer_class
     t.family = p.family
-    t.closed = False
 
-cdef inline bint train_takes(const train *t, const port *target, uint32_t size) noexcept nogil:
+cdef inline void train_measure(train *t, const port *target, uint32_t size) noexcept nogil:
+    """The first datagram, of `size` bytes, says how many there may be; it goes alone if it has to."""
+    cdef uint32_t n = TRAIN_BYTES_MAX // size if size <= TRAIN_BYTES_MAX else 1
+    t.datagram_bytes = size
+    t.n_left = n if n < target.segments_max else target.segments_max
+
+cdef inline bint train_takes(const train *t, uint32_t size) noexcept nogil:
     """Whether a datagram of `size` bytes may follow: no larger one, none after a smaller one."""
-    return (
-        not t.closed and size <= t.datagram_bytes and t.n_datagrams < target.segments_max
-        and t.total_bytes + size <= TRAIN_BYTES_MAX
-    )
+    return t.n_left != 0 and size <= t.datagram_bytes
+
+cdef inline void train_count(train *t, uint32_t size) noexcept nogil:
+    """One datagram more, its pieces being in place."""
+    t.n_datagrams += 1
+    t.total_bytes += size
+    t.n_left = t.n_left - 1 if size == t.datagram_bytes else 0
 
 cdef inline void train_add(train *t, uint8_t *start, uint32_t size) noexcept nogil:
     """Append one whole datagram."""
-    t.pieces[t.n_pieces].iov_base = start
-    t.pieces[t.n_pieces].iov_len = size
-    t.n_pieces += 1
-    t.n_datagrams += 1
-    t.total_bytes += size
-    t.closed = size < t.datagram_bytes
+    t.pieces[t.n_datagrams].iov_base = start
+    t.pieces[t.n_datagrams].iov_len = size
+    train_count(t, size)
 
-cdef inline void flush(transmitter *x, uint32_t i) noexcept nogil:
-    train_send(x, &x.trains[i])
-    x.open &= ~(<uint32_t>1 << i)
+cdef inline void flush(transmitter *x, train *t) noexcept nogil:
+    train_send(x, t)
+    x.open &= ~t.bit
 
 cdef inline uint32_t oldest(const transmitter *x, uint32_t among) noexcept nogil:
     """The train opened first of those in the set; TRAINS_MAX when it is empty."""
@@ -200,14 +203,16 @@ cdef inline uint32_t oldest(const transmitter *x, uint32_t among) noexcept nogil
             found = i
     return found
 
-cdef inline uint32_t holding(const transmitter *x, const packet *p, const adjacency *to, uint32_t sender) noexcept nogil:
-    """The open trains that may hold an earlier packet of p's flow: it always takes the same way and sender.
+cdef inline uint32_t holding(
+    const transmitter *x, uint32_t among, const packet *p, const adjacency *to, uint32_t sender,
+) noexcept nogil:
+    """Those of the open trains that may hold an earlier packet of p's flow: it always takes the same way and sender.
 
     The way has one number; its record may have been replaced since that packet was routed.
     """
     cdef uint64_t flow = <uint64_t>1 << (p.flow_hash & 63)
     cdef const train *t
-    cdef uint32_t among = x.open, found = 0
+    cdef uint32_t found = 0
     while among:
         t = &x.trains[lowest_bit(among)]
         if t.flows & flow and t.to.number == to.number and t.sender == sender:
@@ -221,35 +226,40 @@ cdef inline void flush_all(transmitter *x, uint32_t among) noexcept nogil:
     while among:
         i = oldest(x, among)
         among &= ~(<uint32_t>1 << i)
-        flush(x, i)
+        flush(x, &x.trains[i])
 
-cdef inline uint32_t train_free(transmitter *x) noexcept nogil:
-    """A free train; the oldest is sent when all are open."""
+cdef inline train *train_open(transmitter *x) noexcept nogil:
+    """A free train, to be filled; the oldest is sent when all are open."""
     cdef uint32_t i
     if x.open == ALL_TRAINS:
-        i = oldest(x, x.open)
-        flush(x, i)
-        return i
-    return lowest_bit(~x.open)
+        flush(x, &x.trains[oldest(x, x.open)])
+    i = lowest_bit(~x.open)
+    x.opened += 1
+    x.order[i] = x.opened
+    x.trains[i].bit = <uint32_t>1 << i
+    x.open |= x.trains[i].bit
+    return &x.trains[i]
 
-cdef inline uint32_t train_for(
-    const transmitter *x, const adjacency *to, const port *target, uint8_t outer_class, uint8_t family, uint32_t sender, uint32_t size,
+cdef inline train *train_for(
+    transmitter *x, const adjacency *to, uint8_t outer_class, uint8_t family, uint32_t sender, uint32_t size,
 ) noexcept nogil:
-    """An open train this datagram fits into, equal size first; TRAINS_MAX when none."""
-    cdef const train *t
+    """An open train this datagram fits into, equal size first; NULL when none.
+
+    An open train takes one more: send_single sends what is full.
+    """
+    cdef train *t
+    cdef train *found = NULL
     cdef uint32_t among = x.open
-    cdef uint32_t i, found = TRAINS_MAX
     while among:
-        i = lowest_bit(among)
+        t = &x.trains[lowest_bit(among)]
         among &= among - 1
-        t = &x.trains[i]
         if (
             t.to == to and t.sender == sender and t.traffic_class == outer_class
-            and t.family == family and train_takes(t, target, size)
+            and t.family == family and size <= t.datagram_bytes
         ):
             if t.datagram_bytes == size:
-                return i
-            found = i
+                return t
+            found = t
     return found
 
 # -- towards a tunnel ----------------------------------------------------------
@@ -265,27 +275,25 @@ cdef inline uint32_t sender_of(const packet *p, const port *target) noexcept nog
     return <uint32_t>((<uint64_t>p.flow_hash * target.n_senders) >> 32)
 
 cdef inline void send_single(transmitter *x, packet *p, const adjacency *to, const port *target) noexcept nogil:
-    """One packet that fits: header into its headroom, then into a train."""
-    cdef uint32_t header, size, i
+    """One packet that fits: into a train, with the train's header in its headroom."""
+    cdef uint32_t size = target.tunnel.header_bytes + p.length
     cdef uint32_t sender = sender_of(p, target)
     cdef uint8_t outer_class = outer_class_of(p, target)
+    cdef train *t = train_for(x, to, outer_class, p.family, sender, size)
+    cdef uint32_t others = x.open & ~t.bit if t != NULL else x.open
     if p.flags & PACKET_NEEDS_CHECKSUM:
         complete(p)
-    header = encap_put(&target.tunnel, to.mac, p.family, p.data)
-    size = header + p.length
-    i = train_for(x, to, target, outer_class, p.family, sender, size)
-    if x.open & ~(<uint32_t>1 << i):
-        flush_all(x, holding(x, p, to, sender) & ~(<uint32_t>1 << i))
-    if i == TRAINS_MAX:
-        i = train_free(x)
-        x.open |= <uint32_t>1 << i
-        x.opened += 1
-        x.order[i] = x.opened
-        train_start(&x.trains[i], p, to, outer_class, sender, 1, size)
-    train_add(&x.trains[i], p.data - header, size)
-    x.trains[i].flows |= <uint64_t>1 << (p.flow_hash & 63)
-    if x.trains[i].closed or x.trains[i].n_datagrams >= target.segments_max:
-        flush(x, i)
+    if others:
+        flush_all(x, holding(x, others, p, to, sender))
+    if t == NULL:
+        t = train_open(x)
+        train_start(t, p, to, target, outer_class, sender, 1)
+        train_measure(t, target, size)
+    memcpy(p.data - ENCAP_HEADER_MAX, t.header, ENCAP_HEADER_MAX)
+    train_add(t, p.data + p.length - size, size)
+    t.flows |= <uint64_t>1 << (p.flow_hash & 63)
+    if t.n_left == 0:
+        flush(x, t)
 
 # -- cutting: super-packets into segments, packets into fragments -----------------
 
@@ -316,32 +324,32 @@ cdef inline void send_cut(transmitter *x, packet *p, const adjacency *to, const 
     """A super-packet as its segments, or a packet as its fragments, in as few trains as it takes."""
     cdef cutter c
     cdef train *t = &x.cut
+    cdef iovec *pieces
     cdef uint8_t *header = x.headers
     cdef const uint8_t *payload
     cdef uint32_t inner = cut_begin(&c, p, to.mtu)
-    cdef uint32_t bytes, before, n = 0
-    train_start(t, p, to, outer_class_of(p, target), sender_of(p, target), 2, 0)
-    flush_all(x, holding(x, p, to, t.sender))
+    cdef uint32_t before = target.tunnel.header_bytes
+    cdef uint32_t bytes, size, n = 0
+    train_start(t, p, to, target, outer_class_of(p, target), sender_of(p, target), 2)
+    flush_all(x, holding(x, x.open, p, to, t.sender))
     bytes = cut_next(&c, header + ENCAP_HEADER_MAX, &payload)
     while bytes:
         n += 1
-        before = encap_put(&target.tunnel, to.mac, p.family, header + ENCAP_HEADER_MAX)
-        if t.n_datagrams and not train_takes(t, target, before + inner + bytes):
+        size = before + inner + bytes
+        memcpy(header, t.header, ENCAP_HEADER_MAX)
+        if t.n_datagrams and not train_takes(t, size):
             train_send(x, t)
-            train_start(t, p, to, t.traffic_class, t.sender, 2, 0)
+            train_start(t, p, to, target, t.traffic_class, t.sender, 2)
             memcpy(x.headers, header, ENCAP_HEADER_MAX + inner)
             header = x.headers
         if t.n_datagrams == 0:
-            t.datagram_bytes = before + inner + bytes
-        t.pieces[t.n_pieces].iov_base = <void *>payload
-        t.pieces[t.n_pieces].iov_len = bytes
-        t.pieces[t.n_pieces + 1] = t.pieces[t.n_pieces]
-        t.pieces[t.n_pieces].iov_base = header + ENCAP_HEADER_MAX - before
-        t.pieces[t.n_pieces].iov_len = before + inner
-        t.n_pieces += 2
-        t.n_datagrams += 1
-        t.total_bytes += before + inner + bytes
-        t.closed = before + inner + bytes < t.datagram_bytes
+            train_measure(t, target, size)
+        pieces = &t.pieces[2 * t.n_datagrams]
+        pieces[0].iov_base = header + ENCAP_HEADER_MAX - before
+        pieces[0].iov_len = before + inner
+        pieces[1].iov_base = <void *>payload
+        pieces[1].iov_len = bytes
+        train_count(t, size)
         header += ENCAP_HEADER_MAX + inner
         bytes = cut_next(&c, header + ENCAP_HEADER_MAX, &payload)
     if t.n_datagrams:
@@ -370,7 +378,7 @@ cdef inline bint send_shortcut(transmitter *x, packet *p, const adjacency *to, c
     cdef uint32_t sender = sender_of(p, target)
     cdef uint32_t header = encap_put(&target.tunnel, to.mac, p.family, p.data)
     cdef int error
-    flush_all(x, holding(x, p, to, sender))
+    flush_all(x, holding(x, x.open, p, to, sender))
     if p.gso_size == 0 and p.flags & PACKET_NEEDS_CHECKSUM and target.tunnel.outer_family == 6:
         complete(p)
     error = tap_send(target, to, p, sender, outer_class_of(p, target))

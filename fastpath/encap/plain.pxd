@@ -1,6 +1,6 @@
 # No encapsulation: the packet travels as it is (bare routed mode, memory ports).
 #
-# Owns: the four functions for "nothing", so that no caller needs a special case.
+# Owns: the five functions for "nothing", so that no caller needs a special case.
 
 from libc.stdint cimport uint8_t, uint32_t
 from fastpath.buffer cimport packet
@@ -14,6 +14,9 @@ cdef inline int plain_match(const tunnel *t, const uint8_t *data, uint32_t lengt
 
 cdef inline void plain_strip(packet *p) noexcept nogil:
     pass
+
+cdef inline uint32_t plain_bytes() noexcept nogil:
+    return 0
 
 cdef inline uint32_t plain_put(const tunnel *t, const uint8_t *mac, uint32_t family, uint8_t *inner) noexcept nogil:
     return 0

@@ -24,6 +24,7 @@ cdef struct tunnel:
     uint8_t reserved
     uint8_t copy_dscp
     uint8_t fixed_source       # send from the receiving socket (flannel's udp backend)
+    uint8_t header_bytes       # encap_bytes: what stands before each inner packet
     uint8_t mac[6]             # our VTEP address
     uint16_t port              # UDP port we receive on
     uint32_t vni

@@ -17,5 +17,8 @@ cdef inline int udp_match(const tunnel *t, const uint8_t *data, uint32_t length)
 cdef inline void udp_strip(packet *p) noexcept nogil:
     pass
 
+cdef inline uint32_t udp_bytes() noexcept nogil:
+    return 0
+
 cdef inline uint32_t udp_put(const tunnel *t, const uint8_t *mac, uint32_t family, uint8_t *inner) noexcept nogil:
     return 0

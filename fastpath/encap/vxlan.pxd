@@ -72,6 +72,9 @@ cdef inline void vxlan_strip(packet *p) noexcept nogil:
     p.data += VXLAN_HEADER
     p.length -= VXLAN_HEADER
 
+cdef inline uint32_t vxlan_bytes() noexcept nogil:
+    return VXLAN_HEADER
+
 cdef inline uint32_t vxlan_put(const tunnel *t, const uint8_t *mac, uint32_t family, uint8_t *inner) noexcept nogil:
     """Write the header that ends where the inner packet starts; returns its size."""
     cdef uint8_t *at = inner - VXLAN_HEADER

@@ -27,6 +27,7 @@ cdef enum:
     SENDERS_MAX = 16           # UDP source ports a tunnel port spreads flows over
     PORT_ADDRESSES_MAX = 16    # of one family
     INPUTS_MAX = 64            # descriptors to receive from: udp has one a worker, raw one a protocol
+    ENCAP_HEADER_MAX = 32      # bytes between the outer UDP or IP header and the inner packet
 
 cdef struct port:
     uint16_t index
@@ -66,16 +67,20 @@ cdef struct datagram:
 cdef struct train:
     const adjacency *to
     uint64_t flows             # Bloom filter of the flow hashes inside
+    uint8_t header[ENCAP_HEADER_MAX]  # its end is what stands before each inner packet
+    uint32_t bit               # that stands for it in the transmitter's set of open ones
     uint32_t sender            # index into port.senders
     uint32_t n_datagrams
+    uint32_t n_left            # how many more it takes: none behind one that was shorter
     uint32_t datagram_bytes
     uint32_t total_bytes
-    uint32_t n_pieces
     uint32_t pieces_each       # 1: whole datagrams; 2: header and payload slices
     uint8_t traffic_class      # outer DSCP and ECN
     uint8_t family             # of the inner packets
-    uint8_t closed             # the last datagram was shorter: nothing may follow
     iovec pieces[2 * SEGMENTS_MAX]
+
+cdef inline uint32_t train_pieces(const train *t) noexcept nogil:
+    return t.n_datagrams * t.pieces_each
 
 cdef inline const port *port_at(port **slots, uint32_t index) noexcept nogil:
     return <const port *>atomic_pointer_load(&slots[index])

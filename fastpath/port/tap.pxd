@@ -18,7 +18,7 @@ from fastpath.buffer cimport (
     iovec, packet, GSO_UDP, HEADROOM, PACKET_FRAGMENT, PACKET_MAX, PACKET_NEEDS_CHECKSUM, SEGMENTS_MAX,
 )
 from fastpath.encap.vxlan cimport VXLAN_HEADER
-from fastpath.port.port cimport port, train
+from fastpath.port.port cimport port, train, train_pieces
 from fastpath.port.socket cimport SEND_TRIES, wait_for_room
 from fastpath.system cimport writev, errno, EAGAIN, EINTR, ENOBUFS, ENOMEM
 from fastpath.table.adjacency cimport adjacency
@@ -188,5 +188,5 @@ cdef inline int tap_send_train(const port *tunnel, const train *t) noexcept nogi
     train_virtio_put(header, t, family)
     frame[0].iov_base = header
     frame[0].iov_len = VIRTIO_BYTES_MAX + ETHERNET_BYTES + outer_bytes(family)
-    memcpy(&frame[1], t.pieces, t.n_pieces * sizeof(iovec))
-    return tap_write(t.to.tap, frame, t.n_pieces + 1)
+    memcpy(&frame[1], t.pieces, train_pieces(t) * sizeof(iovec))
+    return tap_write(t.to.tap, frame, train_pieces(t) + 1)

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 from fastpath.buffer cimport arena, iovec
 from fastpath.counters cimport counters, EVENT_GSO_REFUSED, EVENT_TRAIN_SENT
-from fastpath.port.port cimport datagram, port, train
+from fastpath.port.port cimport datagram, port, train, train_pieces
 from fastpath.port.socket cimport CONTROL_BYTES, control_write, socket_receive, socket_send
 from fastpath.system cimport msghdr, EINVAL, EIO, EMSGSIZE
 
@@ -46,7 +46,7 @@ cdef inline uint32_t udp_send(const port *target, const train *t, counters *coun
     if t.n_datagrams > 1:
         control_write(&message, control, t, target.tunnel.outer_family, True)
         message.msg_iov = <iovec *>t.pieces
-        message.msg_iovlen = t.n_pieces
+        message.msg_iovlen = train_pieces(t)
         failed = socket_send(target.senders[t.sender], &message, count)
         if failed == 0:
             count.events[EVENT_TRAIN_SENT] += 1

@@ -12,7 +12,7 @@ from fastpath import reference
 from fastpath.port.memory import Super
 from fastpath.values import Encapsulate
 from tests.fastpath.network import MemoryNode, mac, pair
-from tests.fastpath.packets import ipv4, tcp, udp
+from tests.fastpath.packets import ipv4, ipv6, tcp, udp
 
 SIZES = st.sampled_from([1, 20, 20, 20, 64, 64, 200, 1000])
 
@@ -69,6 +69,30 @@ def super_tcp(a: MemoryNode, b: MemoryNode, payload: bytes, size: int) -> Super:
     body[16:18] = pseudo.to_bytes(2)
     data = ipv4(bytes(body), reference.TCP, source=a.pod4, destination=b.pod4, fragment=0x4000)
     return Super(data, 1, size, 20, 16, needs_checksum=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from([4, 6]), st.sampled_from([60, 60, 80])), min_size=1, max_size=60))
+def test_each_datagram_has_the_header_of_its_own_family(plan: list[tuple[int, int]]) -> None:
+    """Of both families and equal sizes in one burst: a train's header is its first packet's."""
+    a, b = pair()
+    sent = []
+    for number, (family, size) in enumerate(plan):
+        if family == 4:
+            body = udp(a.pod4, b.pod4, bytes(size - 30) + number.to_bytes(2))
+            sent.append(ipv4(body, source=a.pod4, destination=b.pod4))
+        else:
+            body = udp(a.pod6, b.pod6, bytes(size - 50) + number.to_bytes(2))
+            sent.append(ipv6(body, source=a.pod6, destination=b.pod6))
+    datagrams = a.send(*sent)
+    for d in datagrams:
+        assert d.payload[:22] == reference.vxlan_frame(d.payload[22:], 42, mac(2), mac(1))[:22]
+    assert sorted(d.payload[-10:] for d in datagrams) == sorted(packet[-10:] for packet in sent)
+
+
+def test_a_datagram_larger_than_any_train_goes_alone() -> None:
+    a, b = pair("plain", mtu=65535)
+    sent = [numbered(a, b, 0, number, size) for number, size in enumerate([65_500, 65_500, 100, 65_500])]
+    assert [d.payload[28:] for d in a.send(*sent)] == [p[28:] for p in sent]
 
 
 def test_a_super_packet_leaves_as_segments_and_arrives_as_one() -> None:
