@@ -129,24 +129,26 @@ cdef void receive(worker *w, const port *source, uint32_t which) noexcept nogil:
 
 
 cdef void receive_packets(worker *w, const port *source) noexcept nogil:
-    cdef burst *b = &w.packets
-    cdef int got
-    while b.n < BURST_CAPACITY:
-        if source.egress.ps_per_byte and must_rest(w, source):
-            return
+    cdef packet *p = w.packets.packets
+    cdef const packet *end = p + BURST_CAPACITY
+    cdef uint64_t bytes = 0
+    cdef int got = 0
+    while p != end and not (source.egress.ps_per_byte and must_rest(w, source)):
         if source.kind == PORT_TUN:
-            got = tun_receive(source, &w.memory, &b.packets[b.n])
+            got = tun_receive(source, &w.memory, p)
         else:
-            got = memory_receive(source, &w.memory, &b.packets[b.n])
-        if got < 0:
-            port_broke(w, source, 0)
+            got = memory_receive(source, &w.memory, p)
         if got <= 0:
-            return
-        w.count.ports[source.index].received_bytes += b.packets[b.n].length
+            break
+        bytes += p.length
         if source.egress.ps_per_byte:
-            pay(w, source, &b.packets[b.n])
-        b.packets[b.n].link_local = True  # may have such an address: parse and guard judge
-        b.n += 1
+            pay(w, source, p)
+        p.link_local = True    # may have such an address: parse and guard judge
+        p += 1
+    w.packets.n = <uint32_t>(p - w.packets.packets)
+    w.count.ports[source.index].received_bytes += bytes
+    if got < 0:
+        port_broke(w, source, 0)
 
 
 # -- the pace of pods ------------------------------------------------------------

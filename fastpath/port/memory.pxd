@@ -7,7 +7,7 @@
 # Invariant: tail <= head <= tail + capacity; a record is visible only when complete.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from fastpath.atomic cimport atomic_load_acquire, atomic_store_release
 from fastpath.buffer cimport (
     arena, arena_room, arena_take, iovec, packet, packet_bytes, PACKET_MAX, PACKET_NEEDS_CHECKSUM,
@@ -18,16 +18,20 @@ cdef extern from * nogil:
     """
     #include <string.h>
 
-    /* Small packets without a call: 16 bytes at a time, the last of them ending where the bytes end. */
+    /* The first and the last `part` bytes of n, which overlap where n is smaller than both. */
+    static inline __attribute__((always_inline)) void towpath_copy_ends(uint8_t *to, const uint8_t *from, size_t n, size_t part) {
+        memcpy(to, from, part);
+        memcpy(to + n - part, from + n - part, part);
+    }
+
+    /* Small packets without a call. */
     static inline void towpath_copy(uint8_t *to, const void *from, size_t n) {
-        const uint8_t *at = (const uint8_t *)from;
-        if (n < 16 || n > 256) {
-            memcpy(to, at, n);
-            return;
-        }
-        for (size_t i = 0; i + 16 < n; i += 16)
-            memcpy(to + i, at + i, 16);
-        memcpy(to + n - 16, at + n - 16, 16);
+        if (n - 32 <= 32)
+            towpath_copy_ends(to, (const uint8_t *)from, n, 32);
+        else if (n - 64 <= 64)
+            towpath_copy_ends(to, (const uint8_t *)from, n, 64);
+        else
+            memcpy(to, from, n);
     }
     """
     void copy "towpath_copy"(uint8_t *to, const void *start, size_t n)
@@ -62,31 +66,36 @@ cdef struct memory_rings:
     memory_ring received       # Python -> worker
     memory_ring sent           # worker -> Python
 
-cdef inline memory_record *ring_reserve(memory_ring *ring, uint32_t length) noexcept nogil:
-    """Room for a record of `length` bytes, or NULL when the ring is full."""
+cdef inline uint64_t ring_end(memory_ring *ring) noexcept nogil:
+    """How far the producer may write at the moment."""
+    return atomic_load_acquire(&ring.tail) + ring.capacity
+
+cdef inline memory_record *ring_reserve(memory_ring *ring, uint64_t *head, uint64_t end, uint32_t length) noexcept nogil:
+    """A record of `length` bytes before `end`, and `head` behind it; NULL when it does not fit."""
     cdef uint64_t size = (sizeof(memory_record) + length + 7) & ~<uint64_t>7
-    cdef uint64_t at = ring.head & (ring.capacity - 1)
+    cdef uint64_t at = head[0] & (ring.capacity - 1)
     cdef uint64_t skip = ring.capacity - at if at + size > ring.capacity else 0
     cdef memory_record *record
-    if ring.head + skip + size - atomic_load_acquire(&ring.tail) > ring.capacity:
+    if head[0] + skip + size > end:
         return NULL
     if skip:
         record = <memory_record *>(ring.bytes + at)
         record.size = <uint32_t>skip
         record.length = RECORD_SKIP
-        atomic_store_release(&ring.head, ring.head + skip)
         at = 0
     record = <memory_record *>(ring.bytes + at)
     memset(record, 0, sizeof(memory_record))
     record.size = <uint32_t>size
     record.length = length
+    head[0] += skip + size
     return record
 
 cdef inline uint8_t *record_bytes(memory_record *record) noexcept nogil:
     return <uint8_t *>record + sizeof(memory_record)
 
-cdef inline void ring_commit(memory_ring *ring, const memory_record *record) noexcept nogil:
-    atomic_store_release(&ring.head, ring.head + record.size)
+cdef inline void ring_commit(memory_ring *ring, uint64_t head) noexcept nogil:
+    """Everything before `head` is complete."""
+    atomic_store_release(&ring.head, head)
 
 cdef inline void ring_release(memory_ring *ring, const memory_record *record) noexcept nogil:
     atomic_store_release(&ring.tail, ring.tail + record.size)
@@ -149,7 +158,9 @@ cdef inline int memory_receive_datagram(const port *source, arena *memory, datag
 
 cdef inline bint memory_send(const port *target, const packet *p) noexcept nogil:
     """Store a packet with its metadata; False when the ring is full."""
-    cdef memory_record *record = ring_reserve(&rings_of(target).sent, packet_bytes(p))
+    cdef memory_ring *ring = &rings_of(target).sent
+    cdef uint64_t head = ring.head
+    cdef memory_record *record = ring_reserve(ring, &head, ring_end(ring), packet_bytes(p))
     cdef uint8_t *at
     cdef uint32_t i
     if record == NULL:
@@ -166,30 +177,35 @@ cdef inline bint memory_send(const port *target, const packet *p) noexcept nogil
     for i in range(p.n_tail):
         copy(at, p.tail[i].iov_base, p.tail[i].iov_len)
         at += p.tail[i].iov_len
-    ring_commit(&rings_of(target).sent, record)
+    ring_commit(ring, head)
     return True
 
 cdef inline uint32_t memory_send_train(const port *target, const train *t) noexcept nogil:
-    """Store every datagram of a train; returns how many fitted."""
+    """Store every datagram of a train, seen all at once; returns how many fitted."""
+    cdef memory_ring *ring = &rings_of(target).sent
+    cdef uint64_t head = ring.head
+    cdef uint64_t end = ring_end(ring)
     cdef memory_record *record
     cdef const iovec *piece = t.pieces
+    cdef const iovec *last
     cdef uint8_t *at
-    cdef uint32_t i, k, length
-    for i in range(t.n_datagrams):
-        length = 0
-        for k in range(t.pieces_each):
-            length += <uint32_t>piece[k].iov_len
-        record = ring_reserve(&rings_of(target).sent, length)
+    cdef uint32_t length, left = t.total_bytes, n = 0
+    while n < t.n_datagrams:
+        length = t.datagram_bytes if t.datagram_bytes < left else left
+        record = ring_reserve(ring, &head, end, length)
         if record == NULL:
-            return i
+            break
         record.traffic_class = t.traffic_class
         record.family = target.tunnel.outer_family
         record.sender = t.sender
-        copy(record.remote, t.to.remote, 28)
+        memcpy(record.remote, t.to.remote, sizeof(record.remote))
         at = record_bytes(record)
-        for k in range(t.pieces_each):
-            copy(at, piece[k].iov_base, piece[k].iov_len)
-            at += piece[k].iov_len
-        piece += t.pieces_each
-        ring_commit(&rings_of(target).sent, record)
-    return t.n_datagrams
+        last = piece + t.pieces_each
+        while piece != last:
+            copy(at, piece.iov_base, piece.iov_len)
+            at += piece.iov_len
+            piece += 1
+        left -= length
+        n += 1
+    ring_commit(ring, head)
+    return n

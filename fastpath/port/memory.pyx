@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 
 from fastpath.buffer cimport PACKET_MAX, PACKET_NEEDS_CHECKSUM
 from fastpath.port.memory cimport (
-    memory_record, memory_ring, memory_rings, record_bytes, ring_commit, ring_peek, ring_release, ring_reserve,
+    memory_record, memory_ring, memory_rings, record_bytes, ring_commit, ring_end, ring_peek, ring_release, ring_reserve,
 )
 
 from fastpath.port.port import Port
@@ -112,8 +112,11 @@ cdef class Rings:
     def address(self):
         return <size_t>&self.rings
 
-    cdef memory_record *reserve(self, uint32_t length) except NULL:
-        cdef memory_record *record = ring_reserve(&self.rings.received, length)
+    cdef memory_record *reserve(self, uint64_t *head, uint32_t length) except NULL:
+        cdef memory_ring *ring = &self.rings.received
+        cdef memory_record *record
+        head[0] = ring.head
+        record = ring_reserve(ring, head, ring_end(ring), length)
         if record == NULL:
             raise BufferError("the memory port is full: turn the plane, or drain it, before injecting more")
         return record
@@ -123,40 +126,43 @@ cdef class Rings:
         whole = item if isinstance(item, Super) else Super(bytes(item))
         cdef bytes data = whole.data
         cdef memory_record *record
+        cdef uint64_t head
         if len(data) > PACKET_MAX:
             raise ValueError(f"a packet has at most {PACKET_MAX} bytes, not {len(data)}")
-        record = self.reserve(len(data))
+        record = self.reserve(&head, len(data))
         memcpy(record_bytes(record), <const char *>data, len(data))
         record.gso_type = whole.gso_type
         record.gso_size = whole.gso_size
         record.checksum_start = whole.checksum_start
         record.checksum_offset = whole.checksum_offset
         record.flags = PACKET_NEEDS_CHECKSUM if whole.needs_checksum else 0
-        ring_commit(&self.rings.received, record)
+        ring_commit(&self.rings.received, head)
 
     def put_rows(self, const uint8_t[:, ::1] rows):
         """Equal-length packets, one a row: shape (n, bytes), uint8."""
         cdef memory_record *record
+        cdef uint64_t head
         cdef Py_ssize_t i
         for i in range(rows.shape[0]):
-            record = self.reserve(<uint32_t>rows.shape[1])
+            record = self.reserve(&head, <uint32_t>rows.shape[1])
             memcpy(record_bytes(record), &rows[i, 0], rows.shape[1])
-            ring_commit(&self.rings.received, record)
+            ring_commit(&self.rings.received, head)
 
     def put_datagram(self, data, source, uint8_t traffic_class, uint32_t segment_bytes):
         """Bytes as a tunnel's socket would deliver them: from `source`, merged by `segment_bytes` or single (0)."""
         cdef bytes payload = bytes(data)
         cdef memory_record *record
+        cdef uint64_t head
         packed = source.packed if source.version == 6 else b"\0" * 10 + b"\xff\xff" + source.packed
         if len(payload) > PACKET_MAX:
             raise ValueError(f"a datagram has at most {PACKET_MAX} bytes, not {len(payload)}")
-        record = self.reserve(len(payload))
+        record = self.reserve(&head, len(payload))
         memcpy(record_bytes(record), <const char *>payload, len(payload))
         record.high = int.from_bytes(packed[:8])
         record.low = int.from_bytes(packed[8:])
         record.traffic_class = traffic_class
         record.segment_bytes = segment_bytes
-        ring_commit(&self.rings.received, record)
+        ring_commit(&self.rings.received, head)
 
     def take(self, as_datagram):
         """Everything sent so far, as Datagram or Super values, oldest first."""
