@@ -17,7 +17,7 @@ from fastpath.port.port cimport datagram, port
 from fastpath.reason cimport (
     REASON_NONE, REASON_BURST_FULL, REASON_IP_VERSION, REASON_PEER_UNKNOWN, REASON_TRUNCATED, VERDICT_PASS,
 )
-from fastpath.stage.parse cimport parse
+from fastpath.stage.parse cimport parse_all
 from fastpath.table.peer cimport peer_find, peer_table
 
 cdef inline packet *burst_next(burst *b, const port *source) noexcept nogil:
@@ -87,6 +87,6 @@ cdef inline void decap(
             p = decap_one(b, d, source, peer, d.data + offset, size)
             offset += size
             if offset < d.length and p.verdict == VERDICT_PASS and resembles(p, size, d.length - offset):
-                parse(p, key)
+                parse_all(p, 1, key)
                 if p.verdict == VERDICT_PASS:
                     offset += gather(p, <uint32_t>(p.data - d.data) - (offset - size), size, d.length - offset, udp_segments)

@@ -11,7 +11,7 @@
 #     0xffff; what goes into a checksum field is ~fold.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from fastpath.wire.octets cimport load16, load32, load64
+from fastpath.wire.octets cimport load16, load32, load64, word32
 
 
 cdef inline uint64_t checksum_add(uint64_t sum, const uint8_t *data, uint32_t n) noexcept nogil:
@@ -33,9 +33,9 @@ cdef inline uint64_t checksum_add(uint64_t sum, const uint8_t *data, uint32_t n)
     return sum
 
 
-cdef inline uint64_t checksum_add20(const uint8_t *data) noexcept nogil:
-    """The sum of the 20 bytes that most headers have."""
-    return <uint64_t>load32(data) + load32(data + 4) + load32(data + 8) + load32(data + 12) + load32(data + 16)
+cdef inline bint checksum_right20(const uint8_t *data) noexcept nogil:
+    """Whether 20 bytes that are not all 0, as most headers have, fold to 0xffff: in either byte order (RFC 1071)."""
+    return (<uint64_t>word32(data) + word32(data + 4) + word32(data + 8) + word32(data + 12) + word32(data + 16)) % 0xffff == 0
 
 
 cdef inline uint16_t checksum_fold(uint64_t sum) noexcept nogil:

@@ -12,7 +12,7 @@ from fastpath.reason cimport (
     REASON_NONE, REASON_TRUNCATED, REASON_IP_VERSION, REASON_IP4_LENGTH, REASON_IP4_CHECKSUM, REASON_IP4_OPTION,
 )
 from fastpath.wire.checksum cimport (
-    checksum_add, checksum_add20, checksum_finish, checksum_fold, checksum_replace16,
+    checksum_add, checksum_finish, checksum_fold, checksum_replace16, checksum_right20,
 )
 from fastpath.wire.octets cimport load16, load32, store16
 
@@ -54,7 +54,7 @@ cdef inline int ipv4_check(const uint8_t *h, uint32_t n) noexcept nogil:
     if total > n:
         return REASON_TRUNCATED
     if header == IPV4_BYTES:
-        return REASON_NONE if checksum_fold(checksum_add20(h)) == 0xffff else REASON_IP4_CHECKSUM
+        return REASON_NONE if checksum_right20(h) else REASON_IP4_CHECKSUM
     if checksum_fold(checksum_add(0, h, header)) != 0xffff:
         return REASON_IP4_CHECKSUM
     return ipv4_check_options(h + IPV4_BYTES, header - IPV4_BYTES)

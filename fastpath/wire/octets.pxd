@@ -8,6 +8,7 @@
 # gcc and clang compile each body to one load or store and a byte swap.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 
 cdef inline uint32_t load16(const uint8_t *at) noexcept nogil:
@@ -19,7 +20,15 @@ cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
 
 
 cdef inline uint64_t load64(const uint8_t *at) noexcept nogil:
-    return <uint64_t>load32(at) << 32 | load32(at + 4)
+    return (<uint64_t>at[0] << 56 | <uint64_t>at[1] << 48 | <uint64_t>at[2] << 40 | <uint64_t>at[3] << 32
+            | <uint64_t>at[4] << 24 | <uint64_t>at[5] << 16 | <uint64_t>at[6] << 8 | at[7])
+
+
+cdef inline uint32_t word32(const uint8_t *at) noexcept nogil:
+    """Four octets in the machine's own order, for sums: they are right in either (RFC 1071)."""
+    cdef uint32_t word
+    memcpy(&word, at, 4)
+    return word
 
 
 cdef inline void store16(uint8_t *at, uint32_t value) noexcept nogil:

@@ -46,6 +46,11 @@ def checksum_add(uint64_t sum, bytes data):
         free(block)
 
 
+def checksum_right20(bytes data):
+    assert len(data) == 20
+    return bool(checksum.checksum_right20(data))
+
+
 def checksum_fold(uint64_t sum):
     return checksum.checksum_fold(sum)
 

@@ -36,6 +36,19 @@ def test_fold_keeps_the_value_modulo_ffff(total: int) -> None:
     assert (folded == 0) == (total == 0)
 
 
+@given(st.binary(min_size=18, max_size=18).map(lambda data: b"\x45" + data + b"\0"), st.integers(0, 0xFFFF))
+def test_twenty_bytes_are_right_in_either_byte_order(data: bytes, field: int) -> None:
+    right = (reference.ones_sum(data[:10] + bytes(2) + data[12:]) ^ 0xFFFF).to_bytes(2)
+    assert wire.checksum_right20(data[:10] + right + data[12:])
+    for header in (data, data[:10] + field.to_bytes(2) + data[12:]):
+        assert wire.checksum_right20(header) == (reference.ones_sum(header) == 0xFFFF)
+
+
+def test_twenty_bytes_of_the_largest_words() -> None:
+    assert wire.checksum_right20(b"\xff" * 20)
+    assert not wire.checksum_right20(b"\xff" * 19 + b"\xfe")
+
+
 def test_udp_never_says_that_it_has_no_checksum() -> None:
     assert wire.checksum_finish_udp(0xFFFF) == 0xFFFF
     assert wire.checksum_finish_udp(0xFFFE) == 1
