@@ -200,15 +200,16 @@ class PodDriver:
         refused: dict[Hashable, TowpathError] = {}
         departure = Departure({})
         for name in names:
-            error = tried(
-                partial(self._forwarding.detach, ("pod", name)), f"pod {name}"
-            )  # which may have failed before
+            error = tried(partial(self._forwarding.detach, ("pod", name)), f"pod {name}")  # it may have failed before
             self._before.pop(name, None)
             if error is not None:
                 refused[name] = error
             elif name in self._record.entries:
                 departure.leaving[name] = self._recorded(name)
-        departure.delete()
+        if departure.leaving:
+            error = tried(departure.delete, "devices that stand")
+            if error is not None:  # no thread, perhaps
+                refused.update(dict.fromkeys(departure.leaving.keys() - departure.deleted, error))
         refused.update(departure.refused)
         error = tried(partial(self._record.discard, *departure.deleted), "record of devices")
         if error is not None:

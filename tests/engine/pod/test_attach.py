@@ -110,6 +110,24 @@ def test_many_devices_that_are_no_longer_wanted_are_swept_at_once(start, names, 
     assert standing_devices(names) == []
 
 
+def test_what_cannot_be_swept_for_want_of_threads_is_swept_later(start, names, monkeypatch):
+    first = start()
+    first.apply(pods(pod("a", names[0]), pod("b", names[1])))
+    kill(first)
+
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    second = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(departure.ThreadPoolExecutor, "submit", no_thread)
+        failed = second.apply(Desired()).failed
+    assert sorted(failure.operation.key for failure in failed) == ["a", "b"]
+    second.reconciler.end_pauses()
+    assert second.apply(Desired()).failed == []
+    assert standing_devices(names) == []
+
+
 def test_a_kill_before_the_mark_was_set_leaves_a_device_that_is_adopted(start, names):
     ip("tuntap", "add", "eth0", "mode", "tun", "vnet_hdr", namespace=names[0])
     assert start().apply(pods(pod("a", names[0]))).failed == []
