@@ -167,8 +167,12 @@ class HostRulesDriver:
             self._record.discard(table.device)
 
     def _remove_left(self, device: str) -> None:
-        """Unless it came into use again, or somebody else has made his in its place."""
-        if self._table is not None and self._table.device == device:
+        """Unless it came into use again, maybe by another name, or somebody else has made his in its place."""
+        used = None if self._table is None else self._table.device
+        if used == device:
+            return
+        if used is not None and table_name(used) == table_name(device):  # as those of a-b and a_b are
+            self._record.discard(device)
             return
         listed = listing(device) if stands(device) else ""
         if is_made_by(self._record.mark, listed):

@@ -240,7 +240,13 @@ def test_what_a_change_left_undone_is_not_lost_with_it(forgotten, monkeypatch):
 
 # -- what an earlier run made, and nobody wants any more -------------------------------
 NOBODY = Desired()
-RENAMED = replace(WANTED, host=replace(WANTED.host, name="other0"), rules=replace(WANTED.rules, device="other0"))
+
+
+def named(device):
+    return replace(WANTED, host=replace(WANTED.host, name=device), rules=replace(WANTED.rules, device=device))
+
+
+RENAMED = named("other0")
 
 
 def run_and_killed(folder, desired=WANTED):
@@ -282,6 +288,16 @@ def test_a_table_that_is_wanted_no_more_goes(tmp_path, inside, forgotten, desire
         finally:
             later.leave()
         assert len(TableRecord(tmp_path / "tables.json").devices) == len(left)
+
+    inside(work)
+
+
+def test_a_new_name_that_gives_the_table_the_same_name_keeps_it(tmp_path, inside):
+    def work():
+        run_and_killed(tmp_path, named("a-b"))
+        run_and_killed(tmp_path, named("a_b"))
+        assert tables() == ["towpath_a_b"]
+        assert TableRecord(tmp_path / "tables.json").devices == ("a_b",)
 
     inside(work)
 
