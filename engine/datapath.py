@@ -32,7 +32,8 @@ from engine.apply.single_values import gateway_driver, peers_driver
 from engine.apply.table_record import TableRecord
 from engine.apply.tunnels import TunnelDriver
 from engine.config.schema import FlowsSection
-from engine.model import Address, Desired, TunnelPort
+from engine.errors import KernelError
+from engine.model import Address, Desired, HostRules, TunnelPort
 from engine.pod.attach import PodDriver
 from engine.pod.departure import Departure
 from engine.pod.host import HostDriver
@@ -109,7 +110,7 @@ class Datapath:
         """
         policy = self.reconciler.prepare(desired, (Kind.POLICY,))
         self.pods.take_up(sorted(desired.pods, key=lambda device: device.pod.name))
-        standing = desired.rules if desired.rules is not None and stands(desired.rules.device) else None
+        standing = desired.rules if desired.rules is not None and _seen(desired.rules) else None
         may_wait = desired.rules is None or standing is not None
         kinds = FORWARDING_KINDS if may_wait else (*FORWARDING_KINDS, Kind.HOST_RULES)
         outcome = policy + self.reconciler.prepare(desired, kinds)
@@ -345,6 +346,15 @@ class Datapath:
         else:
             self.tunnels.lost(name)
         return True
+
+
+def _seen(rules: HostRules) -> bool:
+    """Whether their table stands; not when nobody can tell, since writing it again does no harm."""
+    try:
+        return stands(rules.device)
+    except KernelError as error:
+        log.info("%s", error)
+        return False
 
 
 def _adopt_tunnel(wanted: TunnelPort, left: Heirloom) -> Port:

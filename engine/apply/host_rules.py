@@ -10,6 +10,7 @@ again; without it no packet of the host may carry a pod's address.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -25,7 +26,7 @@ from typing import cast
 from engine.apply import conversations
 from engine.apply.delta import Kind
 from engine.apply.reconcile import tried
-from engine.apply.route_message import HEADER, REQUEST, messages
+from engine.apply.route_message import ERROR, HEADER, REQUEST, error_number, messages
 from engine.apply.ruleset import forwards_in, is_made_by, removal, ruleset, table_name
 from engine.apply.table_record import TableRecord
 from engine.errors import KernelError
@@ -42,6 +43,8 @@ _NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN: one a tr
 _NEW_TABLE, _GET_TABLE = 10 << 8 | 0, 10 << 8 | 1
 _ABOUT_TABLE = struct.Struct("=BBHHH")  # NFPROTO_INET, version, resource; length and type (the name) of an attribute
 _INET, _TABLE_NAME = 1, 1
+# no such table; the rest is what kernels without nftables say, by how much of it they lack
+_NONE_THERE = {errno.ENOENT, errno.EPROTONOSUPPORT, errno.ECONNREFUSED, errno.EINVAL, errno.EOPNOTSUPP}
 _ANSWERED_WITHIN = 1.0  # seconds; the kernel answers at once or not at all
 _AT_ONCE = 1000
 _TRIES = 5
@@ -266,7 +269,10 @@ def nft(text: str) -> None:
 
 
 def stands(device: str) -> bool:
-    """Whether the kernel has our table, whatever is in it. Asked without `nft`, which takes a start too long."""
+    """Whether the kernel has our table, whatever is in it. KernelError when it does not tell.
+
+    Asked without `nft`, which takes a start too long.
+    """
     name = table_name(device).encode() + b"\0"
     about = _ABOUT_TABLE.pack(_INET, 0, 0, 4 + len(name), _TABLE_NAME) + name + bytes(-len(name) % 4)
     question = HEADER.pack(HEADER.size + len(about), _GET_TABLE, REQUEST, 1, 0) + about
@@ -274,9 +280,23 @@ def stands(device: str) -> bool:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
             kernel.settimeout(_ANSWERED_WITHIN)
             kernel.sendto(question, (0, 0))
-            return any(kind == _NEW_TABLE for kind, *_ in messages(kernel.recv(65536)))
-    except OSError:
-        return False  # it has no nftables
+            return _is_there(kernel.recv(65536))
+    except OSError as error:
+        if error.errno in _NONE_THERE:
+            return False
+        what = f"cannot see whether the table {table_name(device)} stands: {error.strerror or error}"
+        raise KernelError(what, where=_WHERE, remedy="it is tried again") from error
+
+
+def _is_there(answer: bytes) -> bool:
+    """OSError: what the kernel says against it."""
+    for kind, _, _, start, end in messages(answer):
+        if kind == _NEW_TABLE:
+            return True
+        if kind == ERROR:
+            number = error_number(answer, start, end)
+            raise OSError(number, os.strerror(number))
+    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
 
 
 def listing(device: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import struct
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -12,7 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from engine.apply import conversations, host_rules
-from engine.apply.host_rules import HostRulesDriver
+from engine.apply.host_rules import HostRulesDriver, Left
 from engine.apply.inheritance import Inheritance
 from engine.apply.plane import kernel_openers
 from engine.apply.ruleset import forwards_in, ruleset
@@ -331,6 +334,47 @@ def test_one_that_cannot_be_removed_is_not_forgotten(tmp_path, inside, monkeypat
         assert tables() == []
 
     inside(work)
+
+
+class MuteSocket(socket.socket):
+    """Nothing comes back, of what the kernel may have said."""
+
+    def recv(self, *_):
+        raise self.said
+
+    said = TimeoutError("timed out")
+
+
+class RefusingSocket(MuteSocket):
+    said = OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+@pytest.mark.parametrize("kernel", [MuteSocket, RefusingSocket])
+def test_one_that_cannot_be_looked_for_is_not_forgotten(tmp_path, inside, monkeypatch, kernel):
+    def work():
+        run_and_killed(tmp_path)
+        driver = HostRulesDriver(lambda _: None, TableRecord(tmp_path / "tables.json"))
+        with monkeypatch.context() as patched:
+            patched.setattr(host_rules.socket, "socket", kernel)
+            with pytest.raises(KernelError, match="cannot see whether the table towpath stands"):
+                driver.remove(Left("towpath0"))
+        assert driver.actual() == {Left("towpath0"): ()}
+        driver.remove(Left("towpath0"))
+        assert driver.actual() == {}
+        assert tables() == []
+        driver.close()
+
+    inside(work)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP])
+def test_what_the_kernel_says_is_not_there_is_not(monkeypatch, number):
+    class Answering(socket.socket):
+        def recv(self, *_):
+            return struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -number)
+
+    monkeypatch.setattr(host_rules.socket, "socket", Answering)
+    assert not host_rules.stands("towpath0")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"mark": "x"}', b'{"mark": "0a"}', b" " * 100_000])
