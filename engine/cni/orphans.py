@@ -86,17 +86,22 @@ def _holders(file: Path) -> Iterator[int]:
 
 
 def _holds(process: int, file: Path) -> bool:
-    """Whether it has a descriptor by which the file is locked. What it has open besides is not touched."""
+    """Whether it has a descriptor by which the file is locked."""
     try:
-        about = file.stat()
-        for name in os.listdir(f"/proc/{process}/fd"):
-            opened = f"/proc/{process}/fd/{name}"
-            is_it = os.readlink(opened).endswith(f"/{file.name}") and os.path.samestat(os.stat(opened), about)
-            if is_it and "FLOCK" in Path(f"/proc/{process}/fdinfo/{name}").read_text():
-                return True
+        about, names = file.stat(), os.listdir(f"/proc/{process}/fd")
     except OSError:  # it is gone, or somebody else's
-        pass
-    return False
+        return False
+    return any(_locks(process, name, file, about) for name in names)
+
+
+def _locks(process: int, name: str, file: Path, about: os.stat_result) -> bool:
+    """Whether this descriptor locks the file. What the process has open besides is not touched."""
+    opened = f"/proc/{process}/fd/{name}"
+    try:
+        is_it = os.readlink(opened).endswith(f"/{file.name}") and os.path.samestat(os.stat(opened), about)
+        return is_it and "FLOCK" in Path(f"/proc/{process}/fdinfo/{name}").read_text()
+    except OSError:  # it was closed meanwhile
+        return False
 
 
 def _kill(process: int, file: Path) -> None:

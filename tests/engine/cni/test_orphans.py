@@ -90,6 +90,18 @@ def test_what_is_left_by_a_call_that_is_over_stays(tmp_path, file, asking):
     assert not ended(process)
 
 
+def test_a_descriptor_that_is_closed_meanwhile_hides_no_other(tmp_path, file, asking, monkeypatch):
+    daemon = asking(SLEEPERS["itself"].format(pid=tmp_path / "pid"))
+    process = started(tmp_path)
+    daemon.kill()
+    daemon.wait()
+    listed = os.listdir
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    monkeypatch.setattr(os, "listdir", lambda path: ["99999", *listed(path)] if path.endswith("/fd") else listed(path))
+    assert Orphans(file).end()
+    assert ended(process)
+
+
 def test_no_plugin_begins_before_those_have_ended(tmp_path, file, asking, monkeypatch):
     daemon = asking(SLEEPERS["itself"].format(pid=tmp_path / "pid"))
     process = started(tmp_path)
