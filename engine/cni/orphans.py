@@ -111,7 +111,10 @@ def _kill(process: int, file: Path) -> None:
         try:
             if _holds(process, file):  # and is not another by the same number
                 group = os.getpgid(process)
-                if os.getsid(process) == group != os.getsid(0):  # not that of whoever started the daemon
+                session = os.getsid(process)
+                signal.pidfd_send_signal(one, 0)  # both are of this process, unless it is gone
+                # never 0 and 1, which mean ourselves and everybody; nor that of whoever started the daemon
+                if 1 < group == session != os.getsid(0):
                     os.killpg(group, signal.SIGKILL)
                 signal.pidfd_send_signal(one, signal.SIGKILL)
         finally:

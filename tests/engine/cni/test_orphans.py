@@ -102,6 +102,46 @@ def test_a_descriptor_that_is_closed_meanwhile_hides_no_other(tmp_path, file, as
     assert ended(process)
 
 
+@pytest.fixture
+def holder(file):
+    """A process, in a session of its own, that holds the lock."""
+    with Orphans(file).call() as mark:
+        process = subprocess.Popen(["sleep", "60"], pass_fds=(mark,), start_new_session=True)
+        yield process
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def groups_killed(monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: killed.append(group))
+    return killed
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_a_group_that_means_others_is_not_ended(file, holder, groups_killed, monkeypatch, group):
+    monkeypatch.setattr(os, "getpgid", lambda _: group)
+    monkeypatch.setattr(os, "getsid", lambda process: group if process else 7)
+    module._kill(holder.pid, file)
+    assert holder.wait(10) == -9
+    assert groups_killed == []
+
+
+def test_the_group_of_one_that_goes_meanwhile_is_not_ended(file, holder, groups_killed, monkeypatch):
+    """Its number may be another's by then, and so is what was asked of it."""
+
+    def too_late(_):
+        holder.kill()
+        holder.wait()
+        return 4711
+
+    monkeypatch.setattr(os, "getpgid", too_late)
+    monkeypatch.setattr(os, "getsid", lambda process: 4711 if process else 7)
+    module._kill(holder.pid, file)
+    assert groups_killed == []
+
+
 def test_no_plugin_begins_before_those_have_ended(tmp_path, file, asking, monkeypatch):
     daemon = asking(SLEEPERS["itself"].format(pid=tmp_path / "pid"))
     process = started(tmp_path)
