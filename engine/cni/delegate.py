@@ -106,6 +106,8 @@ class Plugins:
             finally:
                 with self._lock:
                     self._running.discard(process)
+            if process.returncode < 0:  # ended, not over: what it started and is still at work stays known
+                raise _refused(name, output[:_OUTPUT_LIMIT], process.returncode, complaint)
         if process.returncode:
             raise _refused(name, output[:_OUTPUT_LIMIT], process.returncode, complaint)
         return output[:_OUTPUT_LIMIT]

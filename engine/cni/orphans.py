@@ -46,7 +46,7 @@ class Orphans:
     def call(self) -> Iterator[int]:
         """A descriptor for a plugin to inherit, which makes it known until the block is left. OSError when there is none.
 
-        What overran its time, so that the block raises, stays known.
+        What overran its time or was ended, so that the block raises, stays known.
         """
         descriptor = self._open()
         try:

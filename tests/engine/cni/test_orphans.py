@@ -90,6 +90,30 @@ def test_what_is_left_by_a_call_that_is_over_stays(tmp_path, file, asking):
     assert not ended(process)
 
 
+@pytest.mark.parametrize("end", [Plugins.interrupt, Plugins.close])
+def test_what_is_left_by_a_call_that_was_ended_does_not(tmp_path, file, end):
+    """The call is not over: this may be the part of it that still gives, or takes back, an address."""
+    quiet = "> /dev/null 2>&1 < /dev/null"
+    (tmp_path / "slow").write_text(
+        f"#!/bin/sh\nsetsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60' {quiet} & wait\n"
+    )
+    (tmp_path / "slow").chmod(0o755)
+    plugins, call = Plugins(Orphans(file)), Call("ADD", search_path=str(tmp_path), input=b"{}")
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(plugins.run, "slow", call, "ADD")
+        process = started(tmp_path)
+        end(plugins)
+        with pytest.raises(CniError):
+            asked.result(10)
+    assert not ended(process)
+    try:
+        assert Orphans(file).end()
+        assert ended(process)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(process.name), 9)
+
+
 def test_a_descriptor_that_is_closed_meanwhile_hides_no_other(tmp_path, file, asking, monkeypatch):
     daemon = asking(SLEEPERS["itself"].format(pid=tmp_path / "pid"))
     process = started(tmp_path)
