@@ -124,9 +124,7 @@ class HostRulesDriver:
         table = self._table
         table.rules = None
         self.bell.mind(table_name(wanted.device))
-        error = tried(partial(self._record.add, wanted.device), _WHERE)
-        if error is not None:  # on a full disk the host's address is of more use than a later removal
-            log.warning("%s", error)
+        self._note(self._record.add, wanted.device)
         try:
             self._write(table, wanted)
         except KernelError as error:
@@ -167,7 +165,13 @@ class HostRulesDriver:
                 nft(removal(table.device))
             self._table = None
             _lead_anew(table, ())
-            self._record.discard(table.device)
+            self._note(self._record.discard, table.device)  # else it stays, as one that is left
+
+    def _note(self, change: Callable[[str], None], device: str) -> None:
+        """In the record, if it can be: on a full disk the host's address is of more use than a later removal."""
+        error = tried(partial(change, device), _WHERE)
+        if error is not None:
+            log.warning("%s", error)
 
     def _remove_left(self, device: str) -> None:
         """Unless it came into use again, maybe by another name, or somebody else has made his in its place."""

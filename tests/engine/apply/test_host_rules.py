@@ -336,6 +336,25 @@ def test_one_that_cannot_be_removed_is_not_forgotten(tmp_path, inside, monkeypat
     inside(work)
 
 
+def test_a_new_name_needs_no_room_on_the_disk(tmp_path, inside, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def work():
+        driver = HostRulesDriver(lambda _: None, TableRecord(tmp_path / "tables.json"))
+        driver.set("host", WANTED.rules)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", full)
+            driver.set("host", RENAMED.rules)
+        assert tables() == ["towpath_other0"]
+        assert driver.actual() == {"host": RENAMED.rules, Left("towpath0"): ()}
+        driver.remove(Left("towpath0"))
+        assert driver.actual() == {"host": RENAMED.rules}
+        driver.close()
+
+    inside(work)
+
+
 class MuteSocket(socket.socket):
     """Nothing comes back, of what the kernel may have said."""
 
