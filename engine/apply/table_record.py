@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _SIZE_LIMIT = 1 << 16
 _MARK_BYTES = 8
+_MARK = re.compile(f"[0-9a-f]{{{2 * _MARK_BYTES}}}")
 
 
 class _Content(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ def _load(file: Path) -> _Content | None:
         if file.stat().st_size > _SIZE_LIMIT:
             raise ValueError("too large")
         content = msgspec.json.decode(file.read_bytes(), type=_Content)
-        if len(bytes.fromhex(content.mark)) != _MARK_BYTES:
+        if not _MARK.fullmatch(content.mark):  # which is written into a program of nft's
             raise ValueError("its mark is none")
     except FileNotFoundError:
         return None

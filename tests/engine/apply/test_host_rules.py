@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -396,10 +397,14 @@ def test_what_the_kernel_says_is_not_there_is_not(monkeypatch, number):
     assert not host_rules.stands("towpath0")
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"mark": "x"}', b'{"mark": "0a"}', b" " * 100_000])
+MARKS = (b"x", b"0a", MAKER.upper().encode(), MAKER.encode() + b"\\n", b" ".join([b"0a"] * 8))
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", *(b'{"mark": "%s"}' % mark for mark in MARKS), b" " * 100_000])
 def test_a_record_that_nobody_can_read_counts_as_none(tmp_path, content):
     (tmp_path / "tables.json").write_bytes(content)
     record = TableRecord(tmp_path / "tables.json")
+    assert re.fullmatch("[0-9a-f]{16}", record.mark)
     record.add("towpath0")
     again = TableRecord(tmp_path / "tables.json")
     assert (again.mark, again.devices) == (record.mark, ("towpath0",))
