@@ -1,9 +1,9 @@
-"""Which tables of nftables this state directory's daemons made, written down before they are made.
+"""Which tables of nftables this state directory's daemons made, written down before they are made if there is room.
 
 Owns: one small file, and the mark by which a table tells who made it.
 Never: is the truth: a table is ours by its mark; the record only says where to look for one that is no longer wanted.
 Invariant: the file is replaced whole, so a kill at any moment leaves the old or the new one; the mark is no other
-directory's.
+directory's, but that of a copy.
 """
 
 from __future__ import annotations

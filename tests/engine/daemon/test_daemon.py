@@ -300,13 +300,15 @@ def test_of_two_that_start_at_once_the_later_touches_no_socket_of_the_other(node
     """Which may be bound, and not listen yet: it looks as one that a killed daemon left."""
     a = nodes[0]
     lock = LockFile(a.folder / "state")
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(a.socket))
-        failed(a, 3, f"another daemon (process {os.getpid()})")
-        bound.listen()
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(a.socket))
-    lock.release()
+    try:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(a.socket))
+            failed(a, 3, f"another daemon (process {os.getpid()})")
+            bound.listen()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(a.socket))
+    finally:
+        lock.release()
 
 
 def test_a_file_that_is_missing_or_wrong(nodes):
