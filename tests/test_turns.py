@@ -65,6 +65,16 @@ def test_who_is_to_be_alone_waits_for_the_first_and_is_not_overtaken(join, tmp_p
     assert order == ["loner", "later"]
 
 
+def test_nobody_waits_for_ever(join, monkeypatch):
+    first, later = join(), join()
+    monkeypatch.setattr("tests.turns.PATIENCE", 0.05)
+    with first.take(alone=True):
+        with pytest.raises(TimeoutError, match="no turn within"), later.take(alone=False):
+            pass
+        with pytest.raises(TimeoutError, match="no turn within"), join().take(alone=True):
+            pass
+
+
 CROWD = """
 import os, time, pathlib, pytest
 here = pathlib.Path(__file__).parent
@@ -94,10 +104,26 @@ def test_pytest_sees_to_it(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = alone: by itself\n")
     for name, text in (("test_a.py", CROWD), ("test_b.py", LONER), ("test_c.py", CROWD)):
         (tmp_path / name).write_text(text)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.turns", "-p", "no:cacheprovider", "-n", "3", "--dist", "loadfile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.turns",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "3",
+        "--dist",
+        "loadfile",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, "-q", str(tmp_path)], cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [*command, "-q", str(tmp_path)],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "50 passed" in done.stdout

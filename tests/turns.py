@@ -1,9 +1,10 @@
 """Whose turn it is, when several processes share the tests out among themselves.
 
 Owns: the meaning of the mark `alone`, and a folder with two locks for each run of pytest that has several processes.
-Never: outlives its process: the kernel gives up what a dead one held.
+Never: outlives its process: the kernel gives up what a dead one held. Waits for ever.
 Invariant: while a test that is to be alone runs, no other does. Whoever came before has ended, who comes after waits,
-and nobody is overtaken: one that waits to be alone keeps all who come later behind it.
+and nobody is overtaken: one that waits to be alone keeps all who come later behind it. What fixtures of a module or of
+the session keep running between its tests goes on.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+PATIENCE = 600.0  # seconds for a lock: no test takes as long, but one that hangs
 
 
 class Turns:
@@ -25,9 +29,9 @@ class Turns:
 
     @contextmanager
     def take(self, *, alone: bool):
-        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        _lock(self._queue, fcntl.LOCK_EX)
         try:
-            fcntl.flock(self._running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            _lock(self._running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._queue, fcntl.LOCK_UN)
         try:
@@ -38,6 +42,21 @@ class Turns:
     def close(self) -> None:
         os.close(self._queue)
         os.close(self._running)
+
+
+def _lock(file: int, kind: int) -> None:
+    """As flock does, in its order, but not for ever: a thread waits that may be left behind."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting = threading.Thread(target=fcntl.flock, args=(file, kind), daemon=True)
+        waiting.start()
+        waiting.join(PATIENCE)
+        if waiting.is_alive():
+            what = (
+                f"no turn within {PATIENCE:.0f} s: a test in another process hangs, or left a process that has its lock"
+            )
+            raise TimeoutError(what) from None
 
 
 # -- as a plugin of pytest -------------------------------------------------------
