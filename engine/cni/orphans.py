@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE, PAUSE = 1.0, 0.01  # seconds for those that were killed to be gone, and between two looks
+REST = 2.0  # seconds after a failure in which nobody looks again: callers ask anew, and a look is at all processes
 
 
 class Orphans:
@@ -31,9 +32,10 @@ class Orphans:
         self._file = file
         self._turn = threading.Lock()
         self._over = threading.Event()
+        self._rests_until = 0.0
 
     def end(self) -> bool:
-        """Kill them; whether all are gone. OSError when nobody can tell."""
+        """Kill them; whether all are gone, which for a while nobody looks at after a failure. OSError when nobody can tell."""
         if not self._over.is_set() and self._turn.acquire(timeout=PATIENCE):
             try:
                 if not self._over.is_set() and self._end():  # another thread may have been before us, and begun
@@ -60,10 +62,13 @@ class Orphans:
         return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def _end(self) -> bool:
+        if time.monotonic() < self._rests_until:
+            return False
         deadline = time.monotonic() + PATIENCE
         with open(self._open(), "rb") as opened:
             while not _is_free(opened.fileno()):
                 if time.monotonic() > deadline:
+                    self._rests_until = time.monotonic() + REST
                     return False
                 for process in _holders(self._file):
                     _kill(process, self._file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -176,12 +177,30 @@ def test_no_plugin_begins_before_those_have_ended(tmp_path, file, asking, monkey
     plugins, call = Plugins(Orphans(file)), Call("DEL", search_path=str(tmp_path), input=b"{}")
     with monkeypatch.context() as patched:
         patched.setattr(module, "PATIENCE", 0.1)
+        patched.setattr(module, "REST", 0.0)
         patched.setattr(module, "_kill", lambda *_: None)
         with pytest.raises(NotBegunError, match="does not end") as caught:
             plugins.run("quick", call, "DEL")
     assert caught.value.code == 11
     assert plugins.run("quick", call, "DEL") == b"done\n"
     wait_for(lambda: ended(process))
+
+
+def test_one_that_cannot_be_ended_is_not_sought_all_the_time(file, holder, monkeypatch):
+    looks = []
+    orphans = Orphans(file)
+    monkeypatch.setattr(module, "PATIENCE", 0.02)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_kill", lambda process, _: looks.append(process))
+        assert not orphans.end()
+        assert looks
+        looks.clear()
+        assert not orphans.end()
+        assert looks == []
+        now = time.monotonic()
+        patched.setattr(time, "monotonic", lambda: now + module.REST + 1)
+        patched.setattr(module, "_is_free", lambda _: True)
+        assert orphans.end()
 
 
 def test_many_threads_that_ask_first_end_none_of_each_other(tmp_path, file):
