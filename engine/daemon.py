@@ -91,11 +91,11 @@ class Daemon:
         node, loop = self._node, self._node.loop
         spool = open_spool(Path(_spool_folder(config)))
         takeover = self._predecessor(config, passed)
+        parts.callback(node.stop)  # the lock is the last to go: nobody else comes while our sockets are there
         if takeover is None:
-            parts.callback(node.stop)
             node.claim()
         runtimes = self._claim_sockets(config, passed, takeover, parts)
-        parts.callback(node.stop)
+        parts.callback(node.halt)
         if takeover is None:
             node.start()
         else:

@@ -121,13 +121,14 @@ class Keeper:
     def start(self) -> None:
         """Put the configuration in force and begin to forward. TowpathError: nothing was changed."""
         directory = Path(self.config.state.directory)
+        claimed = self._lock is not None
         self.claim()
         try:
             self._open(directory)
             self.addresses.settle(self.residents)
             self._begin(self._desire(self.config))
         except BaseException:
-            self._end(Datapath.abandon, LockFile.release)
+            self._end(Datapath.abandon, None if claimed else LockFile.release)
             raise
         self._attend()
 
@@ -217,7 +218,11 @@ class Keeper:
         """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
         self._end(Datapath.close, LockFile.release)
 
-    def _end(self, leave_datapath: Callable[[Datapath], None], leave_lock: Callable[[LockFile], None]) -> None:
+    def halt(self) -> None:
+        """As `stop`, but go on holding the state directory, until that."""
+        self._end(Datapath.close, None)
+
+    def _end(self, leave_datapath: Callable[[Datapath], None], leave_lock: Callable[[LockFile], None] | None) -> None:
         self.ready = False
         if self._policing is not None:
             self._policing.stop()
@@ -229,9 +234,10 @@ class Keeper:
             self._residents.close()
         if self._addresses is not None:
             self._addresses.close()
-        if self._lock is not None:
+        self._policing = self._vigil = self._datapath = self._residents = self._addresses = None
+        if self._lock is not None and leave_lock is not None:
             leave_lock(self._lock)
-        self._policing = self._vigil = self._datapath = self._residents = self._addresses = self._lock = None
+            self._lock = None
 
     # -- pods that a runtime attaches ----------------------------------------------
     def attach(self, attachments: Sequence[Attachment]) -> list[int | TowpathError]:

@@ -94,6 +94,10 @@ class Node:
         """End forwarding; pods keep their devices, everything else of ours goes. Idempotent."""
         self._keeper.stop()
 
+    def halt(self) -> None:
+        """As `stop`, but go on holding the state directory, until that."""
+        self._keeper.halt()
+
     def __enter__(self) -> Self:
         self.start()
         self._thread = threading.Thread(target=self.loop.run, name="towpath-control", daemon=True)

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from engine import daemon
 from engine.apply.host_rules import stands
-from engine.lockfile import LockFile
+from engine.control.server import Server
+from engine.lockfile import LockFile, is_held
+from engine.node import Node
 from engine.pod.namespace import run_inside
 from engine.views import Drops
 from tests.engine.namespaces import device, ip, path_of, routes, wait_for
@@ -309,6 +312,28 @@ def test_of_two_that_start_at_once_the_later_touches_no_socket_of_the_other(node
                 client.connect(str(a.socket))
     finally:
         lock.release()
+
+
+def test_one_that_stops_holds_the_lock_until_its_sockets_are_gone(tmp_path, monkeypatch):
+    """Whoever starts meanwhile would come upon them."""
+    held = []
+
+    class Seen(Server):
+        def close(self):
+            held.append(is_held(tmp_path / "state"))
+            super().close()
+
+    network = 'name = "a"\nunderlay = ["192.0.2.1"]\nprefixes = ["10.1.0.0/24"]\n'
+    (tmp_path / "towpath.toml").write_text(f"[node]\n{network}")
+    monkeypatch.setattr(daemon, "Server", Seen)
+    monkeypatch.setattr(Node, "start", lambda node: node.loop.call_soon(node.loop.stop))
+    monkeypatch.setattr(daemon.Daemon, "_listen_to_runtimes", lambda *_: None)
+    monkeypatch.setattr(daemon, "set_up_logs", lambda *_: None)
+    monkeypatch.setattr(daemon.Daemon, "_summary", lambda _: "")
+    flags = {"state.directory": str(tmp_path / "state"), "control.socket": str(tmp_path / "socket")}
+    daemon.Daemon(str(tmp_path / "towpath.toml"), flags, keep_going=False).run()
+    assert held == [True]
+    assert not is_held(tmp_path / "state")
 
 
 def test_a_file_that_is_missing_or_wrong(nodes):
