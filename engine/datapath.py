@@ -349,11 +349,10 @@ class Datapath:
 
 
 def _seen(rules: HostRules) -> bool:
-    """Whether their table stands; not when nobody can tell, since writing it again does no harm."""
+    """Whether their table stands; not when nobody can tell: it is written again, and what is wrong is said by that."""
     try:
         return stands(rules.device)
-    except KernelError as error:
-        log.info("%s", error)
+    except KernelError:
         return False
 
 
