@@ -30,9 +30,7 @@ def told(hop, mac=MAC, state=REACHABLE, kind=NEW_NEIGHBOUR, device=3, family=Non
 
 
 def route(version, *attributes, kind=1):
-    return message(
-        NEW_ROUTE, struct.pack("=BBBBBBBBI", FAMILY[version], 0, 0, 0, 254, 0, 0, kind, 0) + b"".join(attributes)
-    )
+    return message(NEW_ROUTE, struct.pack("=BBBBBBBBI", FAMILY[version], 0, 0, 0, 254, 0, 0, kind, 0) + b"".join(attributes))
 
 
 def read(data):
@@ -43,18 +41,11 @@ def read(data):
 def test_a_neighbour_is_usable_where_the_kernel_would_send(hop):
     assert read(told(hop)) == Neighbour(Way(3, hop), MAC)
     assert read(told(hop, state=STALE)) == Neighbour(Way(3, hop), MAC, is_stale=True)
-    for gone in (
-        told(hop, state=FAILED),
-        told(hop, state=INCOMPLETE),
-        told(hop, mac=b""),
-        told(hop, kind=DELETE_NEIGHBOUR),
-    ):
+    for gone in (told(hop, state=FAILED), told(hop, state=INCOMPLETE), told(hop, mac=b""), told(hop, kind=DELETE_NEIGHBOUR)):
         assert read(gone).mac == b""
 
 
-@pytest.mark.parametrize(
-    "mac", ["ffffffffffff", "01005e000001", "333300000001", "000000000000", "0200000000", "02" * 20]
-)
+@pytest.mark.parametrize("mac", ["ffffffffffff", "01005e000001", "333300000001", "000000000000", "0200000000", "02" * 20])
 def test_an_address_of_no_single_station_is_none(mac):
     assert not is_station(bytes.fromhex(mac))
     assert read(told(ADDRESSES[0], mac=bytes.fromhex(mac))).mac == b""

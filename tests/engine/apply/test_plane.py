@@ -30,10 +30,7 @@ def test_routes_by_the_same_next_hop_share_one_adjacency(forwarding, plane):
 
 def test_many_routes_are_one_change_and_count_their_users(forwarding, plane):
     forwarding.attach(("tunnel", TUNNEL.key), FakePort("t"))
-    many = [ip_network(f"10.{n >> 8}.{n & 255}.0/24") for n in range(300)] + [
-        ip_network("fd00::/64"),
-        ip_network("fd01::/64"),
-    ]
+    many = [ip_network(f"10.{n >> 8}.{n & 255}.0/24") for n in range(300)] + [ip_network("fd00::/64"), ip_network("fd01::/64")]
     plane.log.clear()
     assert forwarding.change_routes(dict.fromkeys(many, (TO_B,))) == {}
     assert plane.log == ["adjacency 1", "routes 300", "routes 2"]
@@ -79,11 +76,7 @@ def test_what_the_plane_refuses_of_one_family_leaves_the_other(forwarding, plane
         set_routes(version, *rows)
 
     plane.set_routes = refuse
-    new = [
-        *old,
-        *(ip_network(f"10.9.{n}.0/24") for n in range(many)),
-        *(ip_network(f"fd09:{n}::/64") for n in range(many)),
-    ]
+    new = [*old, *(ip_network(f"10.9.{n}.0/24") for n in range(many)), *(ip_network(f"fd09:{n}::/64") for n in range(many))]
     with pytest.raises(MemoryError):
         forwarding.change_routes(dict.fromkeys(new, (TO_C,)))
     assert (plane.table, forwarding.routes) == (before, old)

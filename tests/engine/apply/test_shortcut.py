@@ -85,9 +85,7 @@ def world(monkeypatch):
     plane.reclaimer = type("Reclaimer", (), {"synchronize": staticmethod(lambda: plane.log.append("synchronize"))})
     kernel = Kernel(plane.log)
     monkeypatch.setattr(shortcut, "RouteSocket", lambda: kernel)
-    monkeypatch.setattr(
-        shortcut, "look_at", lambda devices: {d: kernel.egress[d] for d in set(devices) if d in kernel.egress}
-    )
+    monkeypatch.setattr(shortcut, "look_at", lambda devices: {d: kernel.egress[d] for d in set(devices) if d in kernel.egress})
     monkeypatch.setattr(shortcut, "path_mtu", lambda local, remote, port: kernel.mtus.get((local, remote), 1500))
     monkeypatch.setattr(shortcut.Redirection, "open", kernel.redirect)
     forwarding = Forwarding(plane)

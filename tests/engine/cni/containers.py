@@ -65,22 +65,12 @@ class Podman:
 
     def podman(self, *arguments):
         store = ["--root", self.folder / "store", "--runroot", self.runroot, "--tmpdir", self.folder / "tmp"]
-        command = [
-            "nsenter",
-            f"--net={path_of(self.node.host)}",
-            "podman",
-            *store,
-            "--storage-driver",
-            "vfs",
-            *arguments,
-        ]
+        command = ["nsenter", f"--net={path_of(self.node.host)}", "podman", *store, "--storage-driver", "vfs", *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=90, check=False)
 
     def run(self, *command, options=()):
         """What the container said; it is gone after that."""
-        return self.podman(
-            "run", "--rm", "--network", "pods", *options, "--rootfs", self.root, "/bin/busybox", *command
-        )
+        return self.podman("run", "--rm", "--network", "pods", *options, "--rootfs", self.root, "/bin/busybox", *command)
 
     def close(self):
         self.podman("rm", "--all", "--force", "--time", "0")

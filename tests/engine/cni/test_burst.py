@@ -41,7 +41,9 @@ def wishes(container):
 def call_all(node, verb, burst, *, twice, kill_after=None):
     """The answers to each, two at once where `twice`; the daemon is killed when so many have been answered."""
     runtime = runtime_of(node)
-    running = [[runtime.start(verb, *container, **wishes(container)) for _ in range(1 + twice)] for container in burst]
+    running = [
+        [runtime.start(verb, *container, **wishes(container)) for _ in range(1 + twice)] for container in burst
+    ]
     if kill_after is not None:
         wait_for(lambda: sum(process.poll() is not None for pair in running for process in pair) >= kill_after, 30)
         node.stop(signal.SIGKILL)
@@ -59,9 +61,9 @@ def is_whole(node, attached):
     addresses = node.ask("ipam", Ipam).addresses
     assert {entry.handle for entry in addresses} == {f"pods/{name}/{interface}" for name, _, interface in attached}
     assert len({entry.address for entry in addresses}) == len(addresses) == 2 * len(attached)
-    devices = {(name, entry["ifname"]) for name in node.pod_namespaces for entry in ip_json("link", namespace=name)} - {
-        (name, "lo") for name in node.pod_namespaces
-    }
+    devices = {
+        (name, entry["ifname"]) for name in node.pod_namespaces for entry in ip_json("link", namespace=name)
+    } - {(name, "lo") for name in node.pod_namespaces}
     assert devices == {(name, interface) for _, name, interface in attached}
     assert len(node.pods()) == len(attached)
     assert node.status().problems == []

@@ -86,7 +86,7 @@ def test_one_that_does_not_tell_its_versions(tmp_path, said):
 @pytest.mark.parametrize("code", ["0", "-7", "1e300", "4294967296", '"x"'])
 def test_one_that_fails_with_a_code_that_is_none(tmp_path, code):
     program = tmp_path / "odd"
-    program.write_text(f'#!/bin/sh\necho \'{{"code": {code}, "msg": "no"}}\'\nexit 1\n')
+    program.write_text(f"#!/bin/sh\necho '{{\"code\": {code}, \"msg\": \"no\"}}'\nexit 1\n")
     program.chmod(0o755)
     with pytest.raises(CniError, match="IPAM plugin odd failed") as caught:
         plugins_of(tmp_path).run("odd", Call("ADD", search_path=str(tmp_path), input=b"{}"), "ADD")

@@ -109,10 +109,7 @@ def test_addresses_are_shown_checked_and_released(node):
 
 def test_a_pod_of_the_file_that_takes_an_address_is_found(node):
     runtime = runtime_of(node)
-    assert (
-        runtime.add("c1", node.pod_namespaces[0], runtimeConfig={"ips": [node.address(0), node.address(0, 6)]}).status
-        == 0
-    )
+    assert runtime.add("c1", node.pod_namespaces[0], runtimeConfig={"ips": [node.address(0), node.address(0, 6)]}).status == 0
     try:
         before = node.file.read_text()
         node.file.write_text(

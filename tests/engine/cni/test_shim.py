@@ -42,11 +42,11 @@ def test_versions_are_told_without_a_daemon(runtime, version):
     assert (said.status, said.json) == (0, {"cniVersion": version, "supportedVersions": VERSIONS})
 
 
-@pytest.mark.parametrize(("verb", "code"), [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50), ("NONSENSE", 11)])
+@pytest.mark.parametrize(
+    ("verb", "code"), [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50), ("NONSENSE", 11)]
+)
 def test_what_needs_the_daemon_fails_with_its_code(runtime, verb, code):
-    said = runtime.call(
-        verb, "c1", "/run/netns/none", "eth0", text=b'{"cniVersion":"1.0.0","name":"n","type":"t",' + paths(runtime)
-    )
+    said = runtime.call(verb, "c1", "/run/netns/none", "eth0", text=b'{"cniVersion":"1.0.0","name":"n","type":"t",' + paths(runtime))
     assert (said.status, said.code, said.json["cniVersion"]) == (1, code, "1.0.0")
     assert said.json["msg"]
     assert spool.pending(runtime.spool) == []
@@ -166,15 +166,7 @@ def test_a_deletion_is_forgotten_when_it_is_done_and_not_before(runtime, error):
 
 @pytest.mark.parametrize(
     ("container", "interface"),
-    [
-        ("../../etc/x", "eth0"),
-        ("a/b", "eth0"),
-        ("", "eth0"),
-        ("c" * 129, "eth0"),
-        (".hidden", "eth0"),
-        ("c1", "../x"),
-        ("c1", ""),
-    ],
+    [("../../etc/x", "eth0"), ("a/b", "eth0"), ("", "eth0"), ("c" * 129, "eth0"), (".hidden", "eth0"), ("c1", "../x"), ("c1", "")],
 )
 def test_a_deletion_under_an_evil_name_is_refused(runtime, container, interface):
     said = runtime.delete(container, interface=interface)
@@ -214,9 +206,7 @@ def test_no_command_and_too_much_input(runtime):
     assert "CNI_COMMAND" in said.json["msg"]
     said = runtime.call("ADD", "c1", "/run/netns/x", "eth0", text=b" " * (MESSAGE_LIMIT + 1))
     assert said.code == 5
-    said = finished(
-        runtime.start_raw({"CNI_COMMAND": "ADD", "CNI_ARGS": "A" * (MESSAGE_LIMIT - 20_000) + "=1"}, b" " * 30_000)
-    )
+    said = finished(runtime.start_raw({"CNI_COMMAND": "ADD", "CNI_ARGS": "A" * (MESSAGE_LIMIT - 20_000) + "=1"}, b" " * 30_000))
     assert said.code == 5
     assert runtime.call("VERSION", text=b"nonsense").code == 6
 

@@ -75,7 +75,7 @@ def test_the_daemons_environment_stays_with_it(runtime, sandbox, tmp_path):
     plugins.mkdir()
     spy = plugins / "spy"
     spy.write_text(
-        f"#!/bin/sh\nenv | sort > {tmp_path}/env.$CNI_COMMAND\ncat > {tmp_path}/stdin\n"
+        f'#!/bin/sh\nenv | sort > {tmp_path}/env.$CNI_COMMAND\ncat > {tmp_path}/stdin\n'
         '[ "$CNI_COMMAND" = ADD ] && echo \'{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.200/24"}]}\'; exit 0\n'
     )
     spy.chmod(0o755)

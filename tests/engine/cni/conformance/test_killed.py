@@ -64,11 +64,7 @@ def traced(runtime, sandbox, verb, folder):
 def injected(runtime, sandbox, verb, option):
     variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": path_of(sandbox), "CNI_IFNAME": "eth0"}
     text = json.dumps(runtime.configuration()).encode()
-    tracer = (
-        ["strace", "--quiet=all", option]
-        if "output" in option
-        else ["strace", "--quiet=all", "-o", "/dev/null", option]
-    )
+    tracer = ["strace", "--quiet=all", option] if "output" in option else ["strace", "--quiet=all", "-o", "/dev/null", option]
     return finished(runtime.start_raw({"PATH": os.environ["PATH"], **variables}, text, prefix=tracer))
 
 

@@ -43,9 +43,7 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("ip")]
     ],
 )
 def test_bad_configurations(runtime, sandbox, verb, text, code):
-    said = runtime.hand_over(
-        text, CNI_COMMAND=verb, CNI_CONTAINERID="c1", CNI_NETNS=path_of(sandbox), CNI_IFNAME="eth0"
-    )
+    said = runtime.hand_over(text, CNI_COMMAND=verb, CNI_CONTAINERID="c1", CNI_NETNS=path_of(sandbox), CNI_IFNAME="eth0")
     if verb in ("DEL", "GC") and any(word in text for word in (b"runtimeConfig", b"args", b"dns")):
         assert said.code in (0, 7), "what is to go does not hang on what was wished for it; GC misses its list"
         return
@@ -110,9 +108,7 @@ def test_an_unknown_command(runtime):
         assert runtime.call(verb, "c1").code == 4
 
 
-@pytest.mark.parametrize(
-    "message", [b"x", b"\0" * 100, b"towpath-cni 2\0\0{}", b"towpath-cni 1\0CNI_COMMAND=ADD", b"\xff" * 1000]
-)
+@pytest.mark.parametrize("message", [b"x", b"\0" * 100, b"towpath-cni 2\0\0{}", b"towpath-cni 1\0CNI_COMMAND=ADD", b"\xff" * 1000])
 def test_messages_that_are_none(runtime, message):
     assert runtime.exchange(message).code in (4, 5, 6)
 

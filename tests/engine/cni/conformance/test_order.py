@@ -87,7 +87,9 @@ def test_two_additions_at_once(runtime, sandbox):
 
 def test_many_at_once_get_different_addresses(runtime, node):
     interfaces = [(name, f"eth{number}") for name in node.pod_namespaces for number in range(5)]
-    running = [runtime.start("ADD", f"c-{name}", name, interface, defaultRoute=False) for name, interface in interfaces]
+    running = [
+        runtime.start("ADD", f"c-{name}", name, interface, defaultRoute=False) for name, interface in interfaces
+    ]
     answers = [finished(process) for process in running]
     assert [answer.status for answer in answers] == [0] * len(answers), [a.output for a in answers]
     addresses = [address for answer in answers for address in answer.addresses()]

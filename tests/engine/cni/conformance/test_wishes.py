@@ -122,18 +122,14 @@ def test_addresses_of_the_host_as_other_plugins_take_them(runtime, sandbox):
     """0.0.0.0 and :: are every address, both of them in one wish too; ::1 is told apart from those that work."""
 
     def on(*addresses):
-        return {
-            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": a} for a in addresses]}
-        }
+        return {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": a} for a in addresses]}}
 
     for addresses in (("0.0.0.0",), ("::",), ("0.0.0.0", "::"), ("127.0.0.1", "192.0.2.1"), ("239.1.1.1",), ("",)):
         assert runtime.add("c1", sandbox, **on(*addresses)).status == 0, addresses
         assert runtime.delete("c1", sandbox).status == 0
     refused = runtime.add("c1", sandbox, **on("127.0.0.1", "::1"))
     assert (refused.status, refused.code) == (1, 7)
-    assert (
-        'hostIP "::1" cannot lead to a pod: the kernel lets no packet of ::1 leave by a device' in refused.json["msg"]
-    )
+    assert 'hostIP "::1" cannot lead to a pod: the kernel lets no packet of ::1 leave by a device' in refused.json["msg"]
     assert "127.0.0.1" in refused.json["details"]
     assert runtime.delete("c1", sandbox, **on("::1")).status == 0, "a deletion does not mind"
 
