@@ -88,13 +88,16 @@ def test_raw_sockets(tunnel):
 def test_what_is_no_socket_of_the_tunnel_is_left_to_the_caller(free_port):
     tunnel = replace(VXLAN4, port=free_port)
     with UdpPort.open(tunnel) as other:
-        for descriptors in ([os.memfd_create("x")] * 9, [os.dup(other.inputs[0])] * 9, copies(other)[:1]):
+        for descriptors in ([os.memfd_create("x")] * 9, [os.dup(other.inputs[0])] * 9, [os.dup(other.inputs[0])]):
             with pytest.raises(ValueError):
                 UdpPort.adopt(replace(VXLAN6, port=free_port), descriptors)
             os.fstat(descriptors[0])
             os.close(descriptors[0])
+        descriptors = copies(other)
         with pytest.raises(ValueError, match="no socket inherited"):
-            UdpPort.adopt(replace(tunnel, port=free_port - 1), copies(other))
+            UdpPort.adopt(replace(tunnel, port=free_port - 1), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 @pytest.mark.root
