@@ -18,7 +18,7 @@ from fastpath.values import Address
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 PMTUDISC_DO = 2  # set DF, and refuse what is larger than the path (EMSGSIZE)
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-SO_ATTACH_FILTER = 26
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 IP_RECVTOS = 13
 NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # classic BPF: return 0 bytes
 RECEIVE_NOTHING = struct.pack("HP", 1, ctypes.addressof(NOTHING))  # struct sock_fprog
@@ -90,5 +90,10 @@ def grow(opened: socket.socket, option: int, forced: int) -> None:
 
 
 def receive_nothing(opened: socket.socket) -> None:
-    """Drop every datagram that comes: this socket only sends, and nobody can fill its queue."""
+    """Drop every datagram that comes: nobody can fill the queue of a socket that only sends, or does not receive yet."""
     opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, RECEIVE_NOTHING)
+
+
+def receive_again(opened: socket.socket) -> None:
+    """Let in what comes from now on."""
+    opened.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 
 from fastpath.port.port import Port
-from fastpath.port.sockets import adopt_sockets, disown, open_socket, receive_nothing, segments_of_kernel
+from fastpath.port.sockets import adopt_sockets, disown, open_socket, receive_again, receive_nothing, segments_of_kernel
 from fastpath.values import Tunnel
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
@@ -46,14 +46,21 @@ class UdpPort(Port):
         """Bind the tunnel's local address and port, `receivers` times, and `sources` ports to send from.
 
         OSError as the kernel says it: EADDRINUSE when a device or process owns
-        the port, EADDRNOTAVAIL when the address is not of this host.
+        the port, EADDRNOTAVAIL when the address is not of this host. ValueError when nothing would receive.
         """
+        if receivers < 1:
+            raise ValueError(f"a tunnel has at least one socket that receives, not {receivers}")
         opened: list[socket.socket] = []
         try:
             for _ in range(receivers):
                 opened.append(open_socket(tunnel.local, socket.SOCK_DGRAM))
+                if receivers > 1:
+                    receive_nothing(opened[-1])  # each bind deals the flows anew: none may have datagrams in two sockets
                 bind_beside(opened[:-1], opened[-1], (str(tunnel.local), tunnel.port))
             receiving = tuple(opened)
+            if receivers > 1:
+                for each in receiving:
+                    receive_again(each)
             if tunnel.source_ports == "fixed":
                 return cls(tunnel, receiving, receiving[:1])
             for _ in range(sources):
@@ -93,10 +100,11 @@ class UdpPort(Port):
 
 
 def bind_beside(others: Sequence[socket.socket], another: socket.socket, address: tuple[str, int]) -> None:
-    """Bind `another` to the address that only `others` of ours hold.
+    """Bind `another` to the address that `others` of ours hold.
 
     The first asks for the port alone, so that nobody else's socket is joined, and nobody's who
-    asks alone can be bound beside it later; then the kernel may share the port out among ours.
+    asks alone can be bound beside it later. From the second on the kernel shares the port out
+    among all that ask for SO_REUSEPORT: ours, and what another program of the same user binds so.
     """
     if others:
         others[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

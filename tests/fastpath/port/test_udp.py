@@ -15,7 +15,7 @@ import pytest
 from fastpath import reference
 from fastpath.plane import Plane
 from fastpath.port.memory import MemoryPort
-from fastpath.port.udp import SOURCES, UdpPort
+from fastpath.port.udp import SOURCES, UdpPort, bind_beside
 from fastpath.values import Address, Deliver, Encapsulate, Tunnel
 from tests.fastpath.network import KEY, mac
 from tests.fastpath.packets import ipv4, udp
@@ -123,6 +123,26 @@ def datagrams_at(descriptor: int) -> Iterator[bytes]:
     with suppress(BlockingIOError):
         while True:
             yield os.read(descriptor, 65535)
+
+
+def test_nothing_waits_in_a_socket_before_all_are_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before would be another worker's than what comes after: a flow in two queues."""
+    tunnel = Tunnel("vxlan", loopback(4), free_port(4), 42, mac=mac(1))
+
+    def bind_and_send(others, another, address):  # type: ignore[no-untyped-def]
+        bind_beside(others, another, address)
+        send_from_many_ports(b"early", address)
+
+    monkeypatch.setattr("fastpath.port.udp.bind_beside", bind_and_send)
+    with UdpPort.open(tunnel, receivers=3) as port:
+        assert [data for fd in port.inputs for data in datagrams_at(fd)] == []
+        send_from_many_ports(b"late", (str(tunnel.local), tunnel.port))
+        assert [data for fd in port.inputs for data in datagrams_at(fd)] == [b"late"] * 64
+
+
+def test_nobody_to_receive_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one socket"):
+        UdpPort.open(Tunnel("vxlan", loopback(4), free_port(4), 42, mac=mac(1)), receivers=0)
 
 
 @pytest.mark.parametrize("receivers", [1, 2])
