@@ -41,6 +41,8 @@ cdef int read_prefixes(int version, object addresses, object lengths, prefix *p)
         short_addresses = addresses
     else:
         long_addresses = addresses
+        if long_addresses.shape[1] != 2:
+            raise ValueError(f"an IPv6 address is two halves, not {long_addresses.shape[1]}")
     for i in range(<uint64_t>bits.shape[0]):
         if version == 4:
             p[i].high, p[i].low = <uint64_t>short_addresses[i] << 32, 0

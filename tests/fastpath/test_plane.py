@@ -104,6 +104,11 @@ def test_many_routes_change_at_once_and_their_references_are_kept() -> None:
         a.plane.set_routes(4, wrong, lengths[:4], np.full(4, a.to_peer, np.uint32))
     with pytest.raises(ValueError, match="1 addresses, 2 lengths"):
         a.plane.set_routes(4, addresses[:1], lengths[:2], half[:1])
+    single = np.zeros((1, 1), np.uint64), lengths[:1], half[1:2]
+    with pytest.raises(ValueError, match="two halves, not 1"):
+        a.plane.set_routes(6, *single)
+    with pytest.raises(ValueError, match="two halves, not 1"):
+        a.plane.change_routes((addresses[:1], lengths[:1], half[1:2]), single)
     assert a.plane.routes() == before
     a.plane.set_routes(4, addresses, lengths, np.zeros(1000, np.uint32))
     a.plane.set_routes(6, halves, np.full(10, 64, np.uint8), np.zeros(10, np.uint32))

@@ -225,6 +225,14 @@ def test_a_wrong_route_in_an_array_changes_nothing(address, length, value, words
     assert fib.items() == before
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, 3), (4, 0)])
+def test_ipv6_addresses_that_are_not_two_halves_are_refused(shape):
+    fib = Fib(Reclaimer())
+    with pytest.raises(ValueError, match=f"two halves, not {shape[1]}"):
+        fib.load(6, np.zeros(shape, np.uint64), np.zeros(4, np.uint8), np.ones(4, np.uint32))
+    assert fib.items() == []
+
+
 @pytest.mark.parametrize("value", [0, -1, 2**31, True, "1", 1.0])
 def test_values_outside_the_range_are_refused(value):
     fib = Fib(Reclaimer())
