@@ -405,11 +405,24 @@ cdef class Fib:
         return rows.before
 
     def clear(self) -> None:
-        """Withdraw every route."""
-        cdef int version
-        for version in (4, 6):
-            rib_clear(&self.family_of(version).routes)
-            self.rebuild(version)
+        """Withdraw every route of both families, or none (MemoryError)."""
+        cdef rib old4 = self.v4.routes
+        cdef rib old6 = self.v6.routes
+        memset(&self.v4.routes, 0, sizeof(rib))
+        memset(&self.v6.routes, 0, sizeof(rib))
+        try:
+            self.compile_anew(4)
+            self.compile_anew(6)
+        except MemoryError:
+            self.v4.routes, self.v6.routes = old4, old6
+            self.v4.owed = self.v6.owed = 0
+            close_trie(&self.v4.fresh)
+            close_trie(&self.v6.fresh)
+            raise
+        self.publish(4)
+        self.publish(6)
+        rib_clear(&old4)
+        rib_clear(&old6)
         self.reclaimer.free_passed()
 
     def __len__(self) -> int:

@@ -361,3 +361,49 @@ def test_a_batch_that_runs_out_of_memory_leaves_every_route(version):
     """Half the routes withdrawn and as many new ones, in a process of its own with a few megabytes of room."""
     done = subprocess.run([sys.executable, "-c", STARVED, str(version), "1"], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("ok"), done.stderr
+
+
+STARVED_CLEAR = """
+import numpy as np
+from fastpath.table.fib import Fib
+from fastpath.table.qsbr import Reclaimer
+from tests.fastpath.room import address_space, limited
+
+n = 1000
+upper = np.arange(1, n + 1, dtype=np.uint64)
+fib = Fib(Reclaimer())
+fib.load(4, (upper << 8).astype(np.uint32), np.full(n, 24, np.uint8), np.full(n, 5, np.uint32))
+halves = np.stack([upper << 40, np.zeros(n, np.uint64)], axis=1).astype(np.uint64)
+fib.load(6, halves, np.full(n, 64, np.uint8), np.full(n, 6, np.uint32))
+before = fib.items()
+hoard = []
+failed = 0
+with limited(address_space()):
+    for size in (1 << 20, 1 << 18, 1 << 16):
+        try:
+            while True:
+                hoard.append(bytearray(size))
+        except MemoryError:
+            pass
+while True:
+    used = address_space()
+    try:
+        with limited(used + (failed << 16)):
+            fib.clear()
+        break
+    except MemoryError:
+        failed += 1
+    assert fib.items() == before, failed
+    assert all(fib.find(network.network_address) == value for network, value in before[::50])
+    fib.insert(before[0][0], 5)
+assert failed, "never starved"
+assert fib.items() == []
+assert not any(fib.find(network.network_address) for network, _ in before)
+print("ok", failed)
+"""
+
+
+@pytest.mark.skipif(fastpath.BUILD in {"asan", "tsan"}, reason="the sanitizers reserve terabytes of addresses")
+def test_clearing_that_runs_out_of_memory_leaves_every_route():
+    done = subprocess.run([sys.executable, "-c", STARVED_CLEAR], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("ok"), done.stderr
