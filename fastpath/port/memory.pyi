@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from fastpath.port.port import Port, Role
 from fastpath.values import Address, Tunnel
 
+CAPACITY: int
+CAPACITY_MIN: int
+
 @dataclass(frozen=True, slots=True)
 class Datagram:
     payload: bytes

@@ -23,6 +23,7 @@ from fastpath.port.memory cimport (
 from fastpath.port.port import Port
 
 CAPACITY = 4 << 20  # bytes of each ring
+CAPACITY_MIN = 1 << 18  # an empty ring takes a largest packet wherever it stands: the end skipped is shorter than a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +221,8 @@ class MemoryPort(Port):
     ):
         if (role == "tunnel") != (tunnel is not None):
             raise ValueError("a tunnel port, and no other, is given its Tunnel")
-        if capacity < 1 << 17 or capacity & (capacity - 1):
-            raise ValueError(f"capacity must be a power of two from 131072 on, not {capacity}")
+        if capacity < CAPACITY_MIN or capacity & (capacity - 1):
+            raise ValueError(f"capacity must be a power of two from {CAPACITY_MIN} on, not {capacity}")
         self._rings = Rings(capacity)
         super().__init__(
             name, role, inputs=(self._rings.bell,), senders=tuple(range(sources)) if tunnel is not None else (),

@@ -46,7 +46,7 @@ class MemoryCluster:
         fresh = [address for address in addresses if address not in self.ports]
         if not fresh:
             return
-        port = MemoryPort(name, addresses=fresh, mtu=1500, capacity=1 << 17)
+        port = MemoryPort(name, addresses=fresh, mtu=1500, capacity=1 << 18)
         to = self.plane.set_adjacency(Deliver(self.plane.attach(port), 1500))
         for address in fresh:
             self.plane.set_route(ip_network(address), to)
