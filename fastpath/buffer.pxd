@@ -6,7 +6,9 @@
 #   * A packet is a *super-packet*: with gso_size > 0 it stands for n_segments
 #     wire packets that share one set of headers.
 #   * data[0 .. length) is contiguous and inside the arena; HEADROOM bytes in
-#     front of `data` may be overwritten by whoever sends the packet.
+#     front of `data` may be overwritten by whoever sends the packet. Not so for what
+#     one receive from a tunnel (GRO) brought: those packets lie end to end. Sending into
+#     a tunnel relies on route, by whose rule nothing from a tunnel goes to a tunnel.
 #   * Payload may go on in n_tail pieces (merge appends them, ports write
 #     them); only the first `length` bytes are ever parsed.
 #   * verdict is PASS until exactly one place sets DROP (with a reason) or SENT.

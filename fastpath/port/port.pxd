@@ -26,7 +26,7 @@ cdef enum port_role:
 cdef enum:
     SENDERS_MAX = 16           # UDP source ports a tunnel port spreads flows over
     PORT_ADDRESSES_MAX = 16    # of one family
-    INPUTS_MAX = 64            # descriptors to receive from: udp has one a worker, raw one a protocol
+    INPUTS_MAX = 64            # descriptors to receive from: udp has one a worker (WORKERS_MAX of the plane at most), raw one a protocol
     ENCAP_HEADER_MAX = 32      # bytes between the outer UDP or IP header and the inner packet
 
 cdef struct port:

@@ -46,7 +46,8 @@ cdef class Fib:
     cdef family v4, v6
     cdef family *family_of(self, int version) noexcept
     # `version` is 4 or 6; `value` is 1 .. FIB_VALUE_MAX. Each call is one transaction: it happens as a
-    # whole for every reader, or raises (MemoryError) and leaves the table as it was.
+    # whole for every reader of a family, in both families or neither, or raises (MemoryError) and leaves the
+    # table as it was. A reader of both families loads two pointers, and may meet one changed before the other.
     cdef uint32_t put(self, int version, const prefix *p, uint32_t value) except? 0xffffffff   # the value before, or 0
     cdef uint32_t take(self, int version, const prefix *p) except? 0xffffffff                  # the value removed, or 0
     cdef int put_many(self, int version, const prefix *p, const uint32_t *values, uint64_t n, uint32_t *old) except -1

@@ -1,4 +1,4 @@
-# Reading and writing big-endian integers in packet bytes.
+# Reading and writing big-endian integers in packet bytes; only word32, for sums, is in the machine's own order.
 #
 # Owns: the only way the data plane turns octets into numbers and back.
 # Never: checks a bound; the check() of the protocol did that before.

@@ -14,8 +14,9 @@ import pytest
 
 import fastpath
 from fastpath.crew import Crew
-from fastpath.plane import Plane
+from fastpath.plane import WORKERS_MAX, Plane
 from fastpath.port.memory import MemoryPort, Rings
+from fastpath.port.port import INPUTS_MAX
 from fastpath.values import Deliver, Encapsulate, Reject, Spread, Tunnel
 from tests.fastpath.network import MemoryNode, pair
 from tests.fastpath.packets import ipv4, udp
@@ -328,6 +329,10 @@ def test_a_peers_own_address_is_not_encapsulated() -> None:
     a.plane.set_route(ip_network("192.0.2.0/24"), a.to_peer)
     assert a.send(packet(a, "192.0.2.2")) == []
     assert a.drops == {"encap_loop": 1}
+
+
+def test_a_port_has_an_input_for_every_worker() -> None:
+    assert INPUTS_MAX >= WORKERS_MAX
 
 
 def test_memory_ports_need_a_single_worker() -> None:
