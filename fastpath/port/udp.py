@@ -55,7 +55,8 @@ class UdpPort(Port):
             for _ in range(receivers):
                 opened.append(open_socket(tunnel.local, socket.SOCK_DGRAM))
                 if receivers > 1:
-                    receive_nothing(opened[-1])  # each bind deals the flows anew: none may have datagrams in two sockets
+                    # Each bind deals the flows anew: none may have datagrams in two sockets.
+                    receive_nothing(opened[-1])
                 bind_beside(opened[:-1], opened[-1], (str(tunnel.local), tunnel.port))
             receiving = tuple(opened)
             if receivers > 1:
