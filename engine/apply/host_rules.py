@@ -225,9 +225,12 @@ class RulesBell:
 
     def __init__(self) -> None:
         self._name = b""
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-        )
+        kind = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | kind, _NETLINK_NETFILTER)
+        except OSError:  # the kernel has no netfilter at all: nobody has tables, and this one hears nothing
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | kind)
+            return
         with contextlib.suppress(OSError):  # the kernel has no nftables: it will never ring
             self._socket.bind((0, _NFTABLES_GROUP))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -408,3 +409,19 @@ def test_a_record_that_nobody_can_read_counts_as_none(tmp_path, content):
     record.add("towpath0")
     again = TableRecord(tmp_path / "tables.json")
     assert (again.mark, again.devices) == (record.mark, ("towpath0",))
+
+
+def test_a_kernel_without_netfilter_has_a_bell_that_never_rings(monkeypatch):
+    whole = socket.socket
+
+    def without_netfilter(family, *rest):
+        if family == socket.AF_NETLINK:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        return whole(family, *rest)
+
+    monkeypatch.setattr(host_rules.socket, "socket", without_netfilter)
+    bell = host_rules.RulesBell()
+    bell.mind("towpath_towpath0")
+    assert select.select([bell], [], [], 0) == ([], [], [])
+    assert not bell.listen()
+    bell.close()
