@@ -131,7 +131,7 @@ class Loop:
         """Wait at most `timeout` seconds and run what is due."""
         for key, events in self._selector.select(timeout):
             self._run(lambda key=key, events=events: key.data(events))  # type: ignore[misc]
-        for _ in range(len(self._calls)):  # not those that these add: files would starve behind a chain of them
+        while self._calls:
             self._run(self._calls.popleft())
         now = self.clock()
         while self._timers and self._timers[0].due <= now and not self._stopping:

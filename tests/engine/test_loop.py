@@ -72,27 +72,6 @@ def test_calls_from_another_thread_run_in_the_loops(loop):
     assert loop.call(threading.get_ident) == threading.get_ident()
 
 
-def test_a_file_gets_its_turn_beside_calls_that_call_again(loop):
-    seen = []
-
-    def again():
-        seen.append("call")
-        if len(seen) < 100:  # so that the test ends either way
-            loop.call_soon(again)
-
-    readable, writable = os.pipe()
-    loop.watch(readable, READ, lambda _: (os.read(readable, 1), seen.append("file")))
-    loop.call_soon(again)
-    loop.turn()
-    os.write(writable, b"x")
-    loop.turn()
-    loop.turn()
-    assert seen == ["call", "file", "call", "call"]
-    loop.forget(readable)
-    os.close(readable)
-    os.close(writable)
-
-
 def test_a_stop_before_the_start_is_not_lost(loop):
     loop.stop()
     loop.run()
