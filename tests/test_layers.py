@@ -35,7 +35,7 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "engine": [
         {"model", "errors", "views", "loop", "notify", "logs", "version", "words"},
-        {"config", "netns", "lockfile"},
+        {"config", "netns", "lockfile", "recordfile"},
         {"desired"},
         {"source", "apply"},
         {"pod", "control", "observe", "policy"},

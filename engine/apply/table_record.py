@@ -8,34 +8,31 @@ directory's, but that of a copy.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import re
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from engine.errors import KernelError
-
-log = logging.getLogger(__name__)
+from engine.recordfile import read_record, write_record
 
 _SIZE_LIMIT = 1 << 16
 _MARK_BYTES = 8
-_MARK = re.compile(f"[0-9a-f]{{{2 * _MARK_BYTES}}}")
+_Mark = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{2 * _MARK_BYTES}}}\Z")]  # written into a program of nft's
 
 
 class _Content(msgspec.Struct, frozen=True):
     """`devices`: the host ports that the tables are named by."""
 
-    mark: str
+    mark: _Mark
     devices: tuple[str, ...] = ()
 
 
 class TableRecord:
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._content = _load(file) or _Content(os.urandom(_MARK_BYTES).hex())
+        standing = read_record(file, _Content, of="tables", limit=_SIZE_LIMIT)
+        self._content = standing or _Content(os.urandom(_MARK_BYTES).hex())
 
     @property
     def mark(self) -> str:
@@ -54,32 +51,6 @@ class TableRecord:
             self._replace(tuple(other for other in self.devices if other != device))
 
     def _replace(self, devices: tuple[str, ...]) -> None:
-        """On a full disk the old file and the old content stay."""
         content = _Content(self.mark, devices)
-        aside = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(msgspec.json.encode(content))
-            os.replace(aside, self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            what = f"cannot write down which tables are ours: {error.strerror}"
-            raise KernelError(what, where=str(self._file), remedy="make room there, or set state.directory") from error
+        write_record(self._file, content, what="which tables are ours")
         self._content = content
-
-
-def _load(file: Path) -> _Content | None:
-    try:
-        if file.stat().st_size > _SIZE_LIMIT:
-            raise ValueError("too large")
-        content = msgspec.json.decode(file.read_bytes(), type=_Content)
-        if not _MARK.fullmatch(content.mark):  # which is written into a program of nft's
-            raise ValueError("its mark is none")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        log.warning("ignoring the record of tables %s: %s", file, error)
-        return None
-    return content

@@ -9,19 +9,13 @@ or the new one; an unreadable file counts as empty.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
+from engine.recordfile import read_record, write_record
 
-from engine.errors import KernelError
-
-log = logging.getLogger(__name__)
 _SIZE_LIMIT = 4 << 20
 
 
@@ -45,7 +39,8 @@ class Entry:
 class Record:
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._entries = _load(file)
+        entries = read_record(file, list[Entry], of="devices", limit=_SIZE_LIMIT) or []
+        self._entries = {entry.pod: entry for entry in entries}
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -94,29 +89,7 @@ class Record:
             self._replace({name: entry for name, entry in self._entries.items() if name not in pods})
 
     def _replace(self, entries: dict[str, Entry]) -> None:
-        """What is believed to be written is written: on a full disk the old file and the old entries stay."""
-        aside = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(msgspec.json.encode(sorted(entries.values(), key=lambda entry: entry.pod)))
-            os.replace(aside, self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            what = f"cannot write down where devices stand: {error.strerror}"
-            raise KernelError(what, where=str(self._file), remedy="make room there, or set state.directory") from error
+        """What is believed to be written is written."""
+        written = sorted(entries.values(), key=lambda entry: entry.pod)
+        write_record(self._file, written, what="where devices stand")
         self._entries = entries
-
-
-def _load(file: Path) -> dict[str, Entry]:
-    try:
-        if file.stat().st_size > _SIZE_LIMIT:
-            raise ValueError("too large")
-        entries = msgspec.json.decode(file.read_bytes(), type=list[Entry])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        log.warning("ignoring the record of devices %s: %s", file, error)
-        return {}
-    return {entry.pod: entry for entry in entries}
