@@ -1,8 +1,8 @@
 /* Bulk lookups with AVX2.
  *
- * Owns: for IPv4 plain loads of the root and gathers of eight lanes below it; for IPv6
- * plain loads of the arrays, then searches of a block in one comparison.
- * Never: runs where the dispatch table did not find AVX2, or branches on an address's first array.
+ * Owns: plain loads where others gather: the vectors compute the places of eight elements, store them, and the next
+ * pass loads from there, so that many loads are under way at once; then searches of a block in one comparison.
+ * Never: runs where the dispatch table did not find AVX2, or branches on an address's arrays.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX2_H
 #define FASTPATH_SIMD_LOOKUP_AVX2_H
@@ -14,11 +14,31 @@
 
 #define AVX2 __attribute__((target("avx2,popcnt,bmi,bmi2")))
 
-enum { AVX2_VECTORS = 4, AVX2_LANES = 8, AVX2_STRIDE = AVX2_VECTORS * AVX2_LANES, AVX2_FEW = 3 };
+enum { AVX2_LANES = 8, AVX2_PART = 512 };
+
+AVX2 static inline __m256i avx2_read(const uint32_t *lanes) { return _mm256_loadu_si256((const __m256i *)lanes); }
+
+AVX2 static inline void avx2_write(uint32_t *lanes, __m256i e) { _mm256_storeu_si256((__m256i *)lanes, e); }
+
+AVX2 static inline int avx2_load(const uint8_t *place)
+{
+    int four;
+    memcpy(&four, place, sizeof four);
+    return four;
+}
+
+/* Four bytes from each of eight places. On Zen 4 a gather of eight takes half as long again. */
+AVX2 static inline __m256i avx2_loads(const uint8_t *base, const uint32_t *places)
+{
+    return _mm256_setr_epi32(avx2_load(base + places[0]), avx2_load(base + places[1]), avx2_load(base + places[2]),
+                             avx2_load(base + places[3]), avx2_load(base + places[4]), avx2_load(base + places[5]),
+                             avx2_load(base + places[6]), avx2_load(base + places[7]));
+}
+
+AVX2 static inline uint32_t avx2_signs(__m256i e) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(e)); }
 
 /* -- IPv4 ------------------------------------------------------------------------ */
 
-/* Eight root entries. Plain loads beat a gather here: they need no index in a register. */
 AVX2 static inline __m256i avx2_root4(const struct fib4 *fib, const uint32_t *addresses)
 {
     const uint16_t *halves = (const uint16_t *)addresses; /* x86: the upper half comes second */
@@ -27,58 +47,68 @@ AVX2 static inline __m256i avx2_root4(const struct fib4 *fib, const uint32_t *ad
                              (int)root[halves[9]], (int)root[halves[11]], (int)root[halves[13]], (int)root[halves[15]]);
 }
 
-/* Elements of the arrays that lanes of `e` refer to, indexed by `at`; values stay. Bits 29..31 of an entry choose from
- * tables of eight: below 4 it is a value, above it a reference with its width. */
-AVX2 static inline __m256i avx2_element(const struct fib4 *fib, __m256i e, __m256i at)
+/* Where in the arrays that lanes of `e` refer to the elements for `bits` are; line 0, which is no array's, for values.
+ * Bits 29..31 of an entry choose from a table of eight: below 4 it is a value, above it a reference with its width. */
+AVX2 static inline __m256i avx2_place4(__m256i e, __m256i bits)
 {
     const __m256i widths = _mm256_setr_epi32(0, 0, 0, 0, 0, 1, 2, 0);
-    const __m256i masks = _mm256_setr_epi32(-1, -1, -1, -1, 0xff, 0xffff, -1, -1);
-    __m256i kind = _mm256_srli_epi32(e, FIB4_WIDTH_AT);
-    at = _mm256_srlv_epi32(at, _mm256_and_si256(e, _mm256_set1_epi32(FIB4_SHIFT)));
-    at = _mm256_sllv_epi32(at, _mm256_permutevar8x32_epi32(widths, kind));
+    __m256i at = _mm256_srlv_epi32(bits, _mm256_and_si256(e, _mm256_set1_epi32(FIB4_SHIFT)));
+    at = _mm256_sllv_epi32(at, _mm256_permutevar8x32_epi32(widths, _mm256_srli_epi32(e, FIB4_WIDTH_AT)));
     at = _mm256_add_epi32(at, _mm256_and_si256(e, _mm256_set1_epi32(FIB4_OFFSET)));
-    __m256i found = _mm256_mask_i32gather_epi32(e, (const int *)fib->base, at, e, 1);
-    return _mm256_and_si256(found, _mm256_permutevar8x32_epi32(masks, kind));
+    return _mm256_and_si256(at, _mm256_srai_epi32(e, 31));
 }
 
-/* The second arrays of a stride, where `more` has a bit for each lane whose element is a reference. Few in a
- * thousand in real tables, then one by one; where hosts have routes of their own, all at once. */
-AVX2 static void avx2_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, uint32_t more)
+/* The elements, of what was loaded there; values stay. */
+AVX2 static inline __m256i avx2_element4(__m256i e, __m256i loaded)
 {
-    if (__builtin_popcount(more) <= AVX2_FEW) {
-        for (; more; more &= more - 1) {
-            uint32_t i = (uint32_t)__builtin_ctz(more), left = fib->root[addresses[i] >> 16] & FIB4_SHIFT;
-            values[i] = fib4_rest(fib->base, values[i], left, addresses[i]);
-        }
-        return;
+    const __m256i masks = _mm256_setr_epi32(-1, -1, -1, -1, 0xff, 0xffff, -1, -1);
+    loaded = _mm256_and_si256(loaded, _mm256_permutevar8x32_epi32(masks, _mm256_srli_epi32(e, FIB4_WIDTH_AT)));
+    return _mm256_castps_si256(
+        _mm256_blendv_ps(_mm256_castsi256_ps(e), _mm256_castsi256_ps(loaded), _mm256_castsi256_ps(e)));
+}
+
+/* The second arrays of n entries, some of which are still references. */
+AVX2 static void avx2_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+{
+    uint32_t places[AVX2_LANES];
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        __m256i e = avx2_read(values + i);
+        if (!avx2_signs(e))
+            continue; /* as a rule: one element in a thousand is a reference in a real table */
+        __m256i left = _mm256_and_si256(avx2_root4(fib, addresses + i), _mm256_set1_epi32(FIB4_SHIFT));
+        __m256i outside = _mm256_sllv_epi32(_mm256_set1_epi32(-1), left);
+        avx2_write(places, avx2_place4(e, _mm256_andnot_si256(outside, avx2_read(addresses + i))));
+        avx2_write(values + i, avx2_element4(e, avx2_loads(fib->base, places)));
     }
-    for (int j = 0; j < AVX2_STRIDE; j += AVX2_LANES) {
-        __m256i a = _mm256_loadu_si256((const __m256i *)(addresses + j));
-        __m256i left = _mm256_and_si256(avx2_root4(fib, addresses + j), _mm256_set1_epi32(FIB4_SHIFT));
-        __m256i rest = _mm256_andnot_si256(_mm256_sllv_epi32(_mm256_set1_epi32(-1), left), a);
-        __m256i e = _mm256_loadu_si256((const __m256i *)(values + j));
-        _mm256_storeu_si256((__m256i *)(values + j), avx2_element(fib, e, rest));
+}
+
+/* n <= PART addresses, a multiple of LANES. */
+AVX2 static inline void avx2_part4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+{
+    uint32_t places[AVX2_PART], signs = 0;
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        __m256i e = avx2_root4(fib, addresses + i);
+        __m256i bits = _mm256_and_si256(avx2_read(addresses + i), _mm256_set1_epi32(0xffff));
+        avx2_write(values + i, e);
+        avx2_write(places + i, avx2_place4(e, bits));
     }
+    for (size_t i = 0; i < n; i += AVX2_LANES) {
+        __m256i e = avx2_element4(avx2_read(values + i), avx2_loads(fib->base, places + i));
+        signs |= avx2_signs(e);
+        avx2_write(values + i, e);
+    }
+    if (signs)
+        avx2_rest4(fib, addresses, values, n);
 }
 
 AVX2 static void find4_avx2(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
 {
-    size_t i = 0;
-    for (; i + AVX2_STRIDE <= n; i += AVX2_STRIDE) {
-        __m256i e[AVX2_VECTORS];
-        uint32_t more = 0;
-        for (int j = 0; j < AVX2_VECTORS; j++)
-            e[j] = avx2_root4(fib, addresses + i + AVX2_LANES * j);
-        for (int j = 0; j < AVX2_VECTORS; j++) {
-            __m256i a = _mm256_loadu_si256((const __m256i *)(addresses + i + AVX2_LANES * j));
-            e[j] = avx2_element(fib, e[j], _mm256_and_si256(a, _mm256_set1_epi32(0xffff)));
-            more |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(e[j])) << (AVX2_LANES * j);
-            _mm256_storeu_si256((__m256i *)(values + i + AVX2_LANES * j), e[j]);
-        }
-        if (__builtin_expect(more != 0, 0))
-            avx2_rest4(fib, addresses + i, values + i, more);
+    while (n >= AVX2_LANES) {
+        size_t part = n < AVX2_PART ? n & ~(size_t)(AVX2_LANES - 1) : AVX2_PART;
+        avx2_part4(fib, addresses, values, part);
+        addresses += part, values += part, n -= part;
     }
-    find4_scalar(fib, addresses + i, values + i, n - i);
+    find4_scalar(fib, addresses, values, n);
 }
 
 /* -- IPv6 -------------------------------------------------------------------------- */
@@ -125,57 +155,60 @@ AVX2 static inline __m256i avx2_arrays(__m256i e)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(FIB_REF | FIB_BLOCK)), e);
 }
 
-AVX2 static inline int avx2_load(const uint8_t *place)
+/* Where in the arrays that lanes of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which is
+ * no array's, for other entries. */
+AVX2 static inline __m256i avx2_place6(__m256i e, __m256i bytes)
 {
-    int four;
-    memcpy(&four, place, sizeof four);
-    return four;
+    __m256i kind = _mm256_srli_epi32(e, FIB6_WIDTH_AT);
+    __m256i shift = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_SHIFT_AT), _mm256_set1_epi32(7));
+    __m256i at = _mm256_srlv_epi32(_mm256_and_si256(bytes, _mm256_set1_epi32(255)), shift);
+    at = _mm256_sllv_epi32(at, _mm256_and_si256(kind, _mm256_set1_epi32(3)));
+    at = _mm256_add_epi32(at, _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 6));
+    return _mm256_and_si256(at, avx2_arrays(e));
 }
 
-/* Elements of the arrays that lanes of `e` refer to for the next byte of their addresses; other entries stay, and load from line 0. */
-AVX2 static inline __m256i avx2_next(const struct fib6 *fib, __m256i e, __m256i byte)
+/* The elements, of what was loaded there; other entries stay. */
+AVX2 static inline __m256i avx2_element6(__m256i e, __m256i loaded)
 {
     const __m256i masks = _mm256_setr_epi32(0xff, 0xffff, -1, -1, 0xff, 0xffff, -1, -1);
-    const uint8_t *base = fib->base;
-    __m256i more = avx2_arrays(e), kind = _mm256_srli_epi32(e, FIB6_WIDTH_AT);
-    __m256i shift = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_SHIFT_AT), _mm256_set1_epi32(7));
-    __m256i place = _mm256_srlv_epi32(_mm256_and_si256(byte, _mm256_set1_epi32(255)), shift);
-    place = _mm256_sllv_epi32(place, _mm256_and_si256(kind, _mm256_set1_epi32(3)));
-    place = _mm256_add_epi32(place, _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 6));
-    uint32_t at[AVX2_LANES];
-    _mm256_storeu_si256((__m256i *)at, _mm256_and_si256(place, more));
-    __m256i found = _mm256_setr_epi32(avx2_load(base + at[0]), avx2_load(base + at[1]), avx2_load(base + at[2]),
-                                      avx2_load(base + at[3]), avx2_load(base + at[4]), avx2_load(base + at[5]),
-                                      avx2_load(base + at[6]), avx2_load(base + at[7]));
-    return _mm256_blendv_epi8(e, _mm256_and_si256(found, _mm256_permutevar8x32_epi32(masks, kind)), more);
+    loaded = _mm256_and_si256(loaded, _mm256_permutevar8x32_epi32(masks, _mm256_srli_epi32(e, FIB6_WIDTH_AT)));
+    return _mm256_blendv_epi8(e, loaded, avx2_arrays(e));
 }
 
-/* The next level of n entries, whose byte begins `left` bits from the end of `words`. A level is done for all
- * before the next: the loads of one are independent, those of two levels are not. */
-AVX2 static inline void avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries, size_t n)
+/* The next level of n entries: elements from `places`, and in their stead the places for the byte which begins `left`
+ * bits from the end of `words`. A level is done for all before the next: the loads of one are independent, those of two
+ * levels are not. Returns whether any place is left. */
+AVX2 static inline int avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
+                                  uint32_t *places, size_t n)
 {
+    __m256i any = _mm256_setzero_si256();
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i word = _mm256_loadu_si256((const __m256i *)(words + i));
-        __m256i *e = (__m256i *)(entries + i);
-        _mm256_storeu_si256(e, avx2_next(fib, _mm256_loadu_si256(e), _mm256_srli_epi32(word, left)));
+        __m256i e = avx2_element6(avx2_read(entries + i), avx2_loads(fib->base, places + i));
+        __m256i place = avx2_place6(e, _mm256_srli_epi32(avx2_read(words + i), left));
+        any = _mm256_or_si256(any, place);
+        avx2_write(entries + i, e);
+        avx2_write(places + i, place);
     }
+    return !_mm256_testz_si256(any, any);
 }
 
 /* n <= CHUNK addresses, a multiple of AVX2_LANES, from the root to values, blocks, or what is in an array behind bit
  * 48, each eight in the order of avx2_word. */
 AVX2 static inline void avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
 {
-    uint32_t words[avx2_CHUNK];
+    uint32_t words[avx2_CHUNK], places[avx2_CHUNK];
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        _mm256_storeu_si256((__m256i *)(words + i), avx2_word(addresses + 2 * i, 1));
-        _mm256_storeu_si256((__m256i *)(entries + i), avx2_root6(fib, addresses + 2 * i));
+        __m256i word = avx2_word(addresses + 2 * i, 1), e = avx2_root6(fib, addresses + 2 * i);
+        avx2_write(words + i, word);
+        avx2_write(entries + i, e);
+        avx2_write(places + i, avx2_place6(e, _mm256_srli_epi32(word, 8)));
     }
-    avx2_level(fib, words, 8, entries, n);
-    avx2_level(fib, words, 0, entries, n);
+    if (!avx2_level(fib, words, 0, entries, places, n))
+        return;
     for (size_t i = 0; i < n; i += AVX2_LANES)
-        _mm256_storeu_si256((__m256i *)(words + i), avx2_word(addresses + 2 * i, 0));
-    avx2_level(fib, words, 24, entries, n);
-    avx2_level(fib, words, 16, entries, n);
+        avx2_write(words + i, avx2_word(addresses + 2 * i, 0));
+    for (int left = 24; left && avx2_level(fib, words, left, entries, places, n); left -= 8)
+        ;
 }
 
 /* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
@@ -194,18 +227,15 @@ AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addr
 {
     size_t n_list = 0;
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i e = _mm256_loadu_si256((const __m256i *)(values + i));
-        e = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((__m256i *)(values + i), e);
-        uint32_t deep = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(avx2_arrays(e)));
-        for (; __builtin_expect(deep != 0, 0); deep &= deep - 1) {
+        __m256i e = _mm256_permutevar8x32_epi32(avx2_read(values + i), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        avx2_write(values + i, e);
+        for (uint32_t deep = avx2_signs(avx2_arrays(e)); __builtin_expect(deep != 0, 0); deep &= deep - 1) {
             size_t k = i + (size_t)__builtin_ctz(deep);
             values[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
         }
-        uint32_t blocks = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(e, _mm256_slli_epi32(e, 1))));
+        uint32_t blocks = avx2_signs(_mm256_and_si256(e, _mm256_slli_epi32(e, 1)));
         __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)avx2_rows[blocks]));
-        lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)i));
-        _mm256_storeu_si256((__m256i *)(list + n_list), lanes);
+        avx2_write(list + n_list, _mm256_add_epi32(lanes, _mm256_set1_epi32((int)i)));
         n_list += (size_t)__builtin_popcount(blocks);
     }
     return n_list;
@@ -217,7 +247,8 @@ AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, u
     while (n >= AVX2_LANES) {
         size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_LANES - 1) : avx2_CHUNK;
         avx2_descend(fib, addresses, values, part);
-        avx2_resolve(fib, addresses, values, list, avx2_list(fib, addresses, values, part, list));
+        size_t n_list = avx2_list(fib, addresses, values, part, list);
+        avx2_resolve(fib, addresses, values, part, list, n_list);
         addresses += 2 * part, values += part, n -= part;
     }
     find6_scalar(fib, addresses, values, n);

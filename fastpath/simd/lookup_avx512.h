@@ -169,7 +169,7 @@ AVX512 static void find6_avx512(const struct fib6 *fib, const uint64_t *addresse
     while (n >= AVX512_LANES) {
         size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK;
         avx512_descend(fib, addresses, values, part);
-        avx512_resolve(fib, addresses, values, list, avx512_list(values, part, list));
+        avx512_resolve(fib, addresses, values, part, list, avx512_list(values, part, list));
         addresses += 2 * part, values += part, n -= part;
     }
     find6_scalar(fib, addresses, values, n);

@@ -66,9 +66,9 @@ def test_a_kernel_answers_as_the_twin(kernel, version, seed, most):
 @pytest.mark.parametrize("version", [4, 6])
 def test_every_length_of_batch(kernel, version):
     twin, fib = table(version, 7, 250)
-    addresses = addresses_near(twin, Random(7), 600)
+    addresses = addresses_near(twin, Random(7), 2100)
     expected = twin.find_many(addresses)
-    for n in [*range(140), 255, 256, 257, 271, 272, 511, 512, 513, 600]:
+    for n in [*range(140), 255, 256, 257, 271, 272, 511, 512, 513, 600, 1023, 1024, 1025, 1040, 2048, 2100]:
         answers = np.full(n + 1, 0xABADCAFE, np.uint32)
         FIND[version](kernel, fib, addresses[:n], answers[:n])
         assert np.array_equal(answers[:n], expected[:n])
