@@ -1,10 +1,8 @@
 """Choosing the bulk lookup kernels once, at import.
 
 Owns: the choice. `FASTPATH_SIMD=scalar|avx2|avx512` in the environment makes it.
-Otherwise IPv4 takes the widest vectors but where narrower ones, or none, are
-clearly faster in a measurement of well under a millisecond, because gathers are slow
-on some processors that have them; IPv6, whose time goes into comparing keys, takes
-the widest vectors there are.
+Otherwise each family takes what is fastest in a measurement of about a millisecond:
+AVX-512 gathers, and gathers are slow on some processors that have them.
 Never: changes the choice while tables are being read, except by `use`.
 """
 
@@ -18,17 +16,22 @@ cdef extern from "fastpath/simd/lookup.h" nogil:
     const lookup_kernels *lookup_row(int i, int *runs) noexcept
 
 cdef extern from "fastpath/simd/fib.h" nogil:
-    enum: FIB_REF, FIB_LINE
+    enum: FIB_REF, FIB_LINE, FIB_FANOUT, FIB6_WIDTH_AT
     struct fib4_layout "fib4":
+        const void *base
+        uint32_t root[65536]
+    struct fib6_layout "fib6":
         const void *base
         uint32_t root[65536]
 
 cdef enum:
     TRIAL_ADDRESSES = 1024
     TRIAL_PASSES = 9
-    TRIAL_SHIFT = 10           # arrays of one line: 64 elements of one byte
-    TRIAL_LINES = 4096
-    TRIAL_MARGIN = 8           # an eighth: the trial's table is small, and in a large one wider gathers have more loads under way
+    TRIAL_SHIFT = 10           # IPv4 arrays of one line: 64 elements of one byte
+    TRIAL_LINES = 4096         # room for four levels of IPv6 nodes
+    TRIAL_NODES = 64           # entries of the root that are asked for; arrays, and IPv6 nodes of each level
+    NODE_LINES = 16
+    TRIAL_MARGIN = 8           # narrower vectors have to be an eighth faster: a large table asks for more than a trial's
 
 cdef const lookup_kernels *chosen4 = NULL
 cdef const lookup_kernels *chosen6 = NULL
@@ -66,7 +69,7 @@ def use(name: str | None) -> None:
     global chosen4, chosen6
     cdef const lookup_kernels *row
     if name is None:
-        chosen4, chosen6 = fastest4(), lookup_named(available().pop())
+        chosen4, chosen6 = fastest(4), fastest(6)
         return
     row = lookup_named(name)
     if row == NULL:
@@ -74,26 +77,42 @@ def use(name: str | None) -> None:
     chosen4 = chosen6 = row
 
 # -- measuring ---------------------------------------------------------------------
+# Small tables, so that code is compared, not memory.
 
 cdef struct trial:
-    fib4_layout fib
-    uint32_t addresses[TRIAL_ADDRESSES]
+    fib4_layout ipv4
+    fib6_layout ipv6
+    uint64_t addresses[2 * TRIAL_ADDRESSES]
     uint32_t values[TRIAL_ADDRESSES]
     uint8_t lines[64 * TRIAL_LINES + 64]
 
 
-cdef void fill_trial(trial *t) noexcept:
-    """Every address goes through one array; a small table, so that code is compared, not memory."""
-    cdef uint64_t state = 0x9e3779b97f4a7c15
+cdef inline uint64_t step(uint64_t *state) noexcept nogil:
+    state[0] ^= state[0] << 13
+    state[0] ^= state[0] >> 7
+    state[0] ^= state[0] << 17
+    return state[0]
+
+
+cdef void fill_ipv4(trial *t) noexcept:
+    """Every address goes through one array."""
     cdef uint32_t i
-    t.fib.base = t.lines
+    t.ipv4.base = t.lines
     for i in range(65536):
-        t.fib.root[i] = <uint32_t>FIB_REF | (i % TRIAL_LINES) * FIB_LINE | TRIAL_SHIFT
-    for i in range(TRIAL_ADDRESSES):
-        state ^= state << 13
-        state ^= state >> 7
-        state ^= state << 17
-        t.addresses[i] = <uint32_t>state
+        t.ipv4.root[i] = <uint32_t>FIB_REF | (i % TRIAL_NODES) * FIB_LINE | TRIAL_SHIFT
+
+
+cdef void fill_ipv6(trial *t, uint64_t *state) noexcept:
+    """Up to four arrays below the root; three of four addresses go from each to the next."""
+    cdef uint32_t *elements = <uint32_t *>t.lines
+    cdef uint32_t i, node
+    cdef uint32_t entry = <uint32_t>FIB_REF | 2u << FIB6_WIDTH_AT
+    t.ipv6.base = t.lines
+    for i in range(65536):
+        t.ipv6.root[i] = entry | (i % TRIAL_NODES) * NODE_LINES
+    for i in range(3 * TRIAL_NODES * FIB_FANOUT):
+        node = (i // (TRIAL_NODES * FIB_FANOUT) + 1) * TRIAL_NODES + <uint32_t>(step(state) >> 32) % TRIAL_NODES
+        elements[i] = entry | node * NODE_LINES if step(state) & 3 else 1
 
 
 cdef uint64_t now_ns() noexcept:
@@ -102,26 +121,35 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
 
 
-cdef uint64_t best_ns(const lookup_kernels *row, trial *t) noexcept:
+cdef uint64_t best_ns(const lookup_kernels *row, trial *t, int version) noexcept:
     cdef uint64_t best = ~<uint64_t>0, start
     for _ in range(TRIAL_PASSES):
         start = now_ns()
-        row.find4(<const fib4 *>&t.fib, t.addresses, t.values, TRIAL_ADDRESSES)
+        if version == 4:
+            row.find4(<const fib4 *>&t.ipv4, <const uint32_t *>t.addresses, t.values, TRIAL_ADDRESSES)
+        else:
+            row.find6(<const fib6 *>&t.ipv6, t.addresses, t.values, TRIAL_ADDRESSES)
         best = min(best, now_ns() - start)
     return best
 
 
-cdef const lookup_kernels *fastest4() except NULL:
+cdef const lookup_kernels *fastest(int version) except NULL:
     cdef const lookup_kernels *row
     cdef const lookup_kernels *best = NULL
-    cdef uint64_t least = ~<uint64_t>0, took
+    cdef uint64_t least = ~<uint64_t>0, took, state = 0x9e3779b97f4a7c15
+    cdef uint64_t near = 0x003fffff003fffff if version == 4 else 0x003fffffffffffff
     cdef trial *t = <trial *>calloc(1, sizeof(trial))
     if t == NULL:
         raise MemoryError
-    fill_trial(t)
+    for i in range(2 * TRIAL_ADDRESSES):
+        t.addresses[i] = step(&state) & near
+    if version == 4:
+        fill_ipv4(t)
+    else:
+        fill_ipv6(t, &state)
     for name in reversed(available()):
         row = lookup_named(name)
-        took = best_ns(row, t)
+        took = best_ns(row, t, version)
         if took + took // TRIAL_MARGIN < least:
             least, best = took, row
     free(t)
