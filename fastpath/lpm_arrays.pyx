@@ -17,7 +17,7 @@ from fastpath.table.qsbr cimport Reclaimer, qsbr_offline
 
 cdef enum:
     GIL_BATCH = 1024           # smaller lookups take less time than giving up the GIL
-    CHUNK = 256                # addresses converted at a time
+    CHUNK = 1024               # addresses converted at a time: as many as a kernel takes at once
 
 cdef enum:
     KEYS_IPV4, KEYS_PAIRS, KEYS_OCTETS
