@@ -12,11 +12,13 @@ import hashlib
 import importlib
 import ipaddress
 import json
+import os
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +148,19 @@ def optional(module: str):
         return None
 
 
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """This process and those it starts on one processor: contenders who take turns see the same neighbours."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def dpdk(table: Table, rounds: int) -> dict[str, object] | None:
-    """rte_fib, and rte_lpm for smaller tables, beside the kernel in use: same routes and keys, in turns."""
+    """rte_fib, and rte_lpm for smaller tables, beside the kernel in use: same routes, keys and processor, in turns."""
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libdpdk"], capture_output=True, text=True, check=False)
     if flags.returncode:
         print("libdpdk is not installed: left out")
@@ -161,6 +174,7 @@ def dpdk(table: Table, rounds: int) -> dict[str, object] | None:
         data.write_bytes(np.uint32(len(rows)).tobytes() + rows.tobytes())
         options = ["--no-pci", "--log-level=1", "--force-max-simd-bitwidth=512", "--no-telemetry"]
         with (
+            one_processor(),
             hugepages(DPDK_MEBIBYTES) as huge,
             subprocess.Popen(
                 [program, data, *options, *(DPDK_HUGE if huge else DPDK_SMALL)],
