@@ -1,6 +1,6 @@
 /* The kernels this build has, and which of them this processor can run.
  *
- * Owns: one row for each instruction set, best last.
+ * Owns: one row for each instruction set and way of loading, widest last.
  * Never: decides; lookup.pyx measures and obeys the environment.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_H
@@ -23,6 +23,8 @@ static const struct lookup_kernels lookup_scalar = {"scalar", find4_scalar, find
 #include "fastpath/simd/lookup_avx512.h"
 
 static const struct lookup_kernels lookup_avx2 = {"avx2", find4_avx2, find6_avx2};
+/* Where gathers are slow, IPv6 gains nothing from 16 lanes over 8. */
+static const struct lookup_kernels lookup_avx512_loads = {"avx512-loads", find4_avx512_loads, find6_avx2};
 static const struct lookup_kernels lookup_avx512 = {"avx512", find4_avx512, find6_avx512};
 
 /* The kernels of row `i`, NULL behind the last; *runs says whether this processor has the instructions. */
@@ -32,9 +34,9 @@ static const struct lookup_kernels *lookup_row(int i, int *runs)
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    const struct lookup_kernels *rows[] = {&lookup_scalar, &lookup_avx2, &lookup_avx512};
-    const int has[] = {1, avx2, avx512};
-    if (i >= 3)
+    const struct lookup_kernels *rows[] = {&lookup_scalar, &lookup_avx2, &lookup_avx512_loads, &lookup_avx512};
+    const int has[] = {1, avx2, avx512, avx512};
+    if (i >= 4)
         return NULL;
     *runs = has[i];
     return rows[i];

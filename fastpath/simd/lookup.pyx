@@ -1,6 +1,6 @@
 """Choosing the bulk lookup kernels once, at import.
 
-Owns: the choice. `FASTPATH_SIMD=scalar|avx2|avx512` in the environment makes it.
+Owns: the choice. `FASTPATH_SIMD=scalar|avx2|avx512-loads|avx512` in the environment makes it.
 Otherwise each family takes what is fastest in a measurement of about a millisecond:
 AVX-512 gathers, and gathers are slow on some processors that have them.
 Never: changes the choice while tables are being read, except by `use`.
@@ -46,17 +46,23 @@ cdef const lookup_kernels *lookup_ipv6() noexcept nogil:
 cdef const lookup_kernels *lookup_named(str name):
     cdef int i = 0, runs = 0
     cdef const lookup_kernels *row = lookup_row(0, &runs)
-    while row != NULL:
-        if runs and row.name.decode() == name:
-            return row
+    while row != NULL and not (runs and row.name.decode() == name):
         i += 1
         row = lookup_row(i, &runs)
-    return NULL
+    return row
 
 
 def available() -> list[str]:
-    """Names of the kernels this processor can run."""
-    return [name for name in ("scalar", "avx2", "avx512") if lookup_named(name) != NULL]
+    """Names of the kernels this processor can run, narrow vectors first."""
+    cdef int i = 0, runs = 0
+    cdef const lookup_kernels *row = lookup_row(0, &runs)
+    names = []
+    while row != NULL:
+        if runs:
+            names.append(row.name.decode())
+        i += 1
+        row = lookup_row(i, &runs)
+    return names
 
 
 def in_use() -> dict[str, str]:

@@ -1,6 +1,7 @@
 /* Bulk lookups with AVX-512.
  *
- * Owns: gathers of 4 x 16 lanes for IPv4; for IPv6 a comparison with all keys of a block at once.
+ * Owns: gathers of 4 x 16 lanes for IPv4, and passes of plain loads for processors whose gathers are slow; for IPv6 a
+ * comparison with all keys of a block at once.
  * Never: runs where the dispatch table did not find F, BW, VL and DQ.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX512_H
@@ -8,26 +9,37 @@
 
 #include <immintrin.h>
 
+#include "fastpath/simd/lookup_avx2.h"
 #include "fastpath/simd/lookup_scalar.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi,bmi2")))
 
-enum { AVX512_VECTORS = 4, AVX512_LANES = 16, AVX512_STRIDE = AVX512_VECTORS * AVX512_LANES };
+enum { AVX512_VECTORS = 4, AVX512_LANES = 16, AVX512_STRIDE = AVX512_VECTORS * AVX512_LANES, AVX512_PART = 4096 };
 
 /* -- IPv4 ------------------------------------------------------------------------ */
 
-/* Elements of the arrays that lanes of `e` refer to, indexed by `at`; values stay. Bits 29..31 of an entry choose from
+/* Where in the arrays that lanes of `e` refer to the elements for `bits` are. Bits 29..31 of an entry choose from
  * tables of eight: below 4 it is a value, above it a reference with its width. */
-AVX512 static inline __m512i avx512_element(const struct fib4 *fib, __m512i e, __m512i at)
+AVX512 static inline __m512i avx512_place4(__m512i e, __m512i bits)
 {
     const __m512i widths = _mm512_set_epi32(0, 2, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0);
+    __m512i at = _mm512_srlv_epi32(bits, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_SHIFT)));
+    at = _mm512_sllv_epi32(at, _mm512_permutexvar_epi32(_mm512_srli_epi32(e, FIB4_WIDTH_AT), widths));
+    return _mm512_add_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_OFFSET)));
+}
+
+/* The elements, of what was loaded there; values stay. */
+AVX512 static inline __m512i avx512_element4(__m512i e, __m512i loaded)
+{
     const __m512i masks = _mm512_set_epi32(-1, -1, 0xffff, 0xff, -1, -1, -1, -1, -1, -1, 0xffff, 0xff, -1, -1, -1, -1);
-    __m512i kind = _mm512_srli_epi32(e, FIB4_WIDTH_AT);
-    at = _mm512_srlv_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_SHIFT)));
-    at = _mm512_sllv_epi32(at, _mm512_permutexvar_epi32(kind, widths));
-    at = _mm512_add_epi32(at, _mm512_and_si512(e, _mm512_set1_epi32(FIB4_OFFSET)));
-    __m512i found = _mm512_mask_i32gather_epi32(e, _mm512_movepi32_mask(e), at, fib->base, 1);
-    return _mm512_and_si512(found, _mm512_permutexvar_epi32(kind, masks));
+    __m512i mask = _mm512_permutexvar_epi32(_mm512_srli_epi32(e, FIB4_WIDTH_AT), masks);
+    return _mm512_mask_and_epi32(e, _mm512_movepi32_mask(e), loaded, mask);
+}
+
+AVX512 static inline __m512i avx512_gather4(const struct fib4 *fib, __m512i e, __m512i bits)
+{
+    __m512i at = avx512_place4(e, bits);
+    return avx512_element4(e, _mm512_mask_i32gather_epi32(e, _mm512_movepi32_mask(e), at, fib->base, 1));
 }
 
 AVX512 static inline __m512i avx512_root4(const struct fib4 *fib, const uint32_t *addresses)
@@ -35,17 +47,17 @@ AVX512 static inline __m512i avx512_root4(const struct fib4 *fib, const uint32_t
     return _mm512_i32gather_epi32(_mm512_srli_epi32(_mm512_loadu_si512(addresses), 16), fib->root, 4);
 }
 
-/* The second arrays of a stride, of which some element was a reference. */
-AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values)
+/* The second arrays of n entries, some of which are still references. */
+AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
 {
-    for (int j = 0; j < AVX512_STRIDE; j += AVX512_LANES) {
-        __m512i e = _mm512_loadu_si512(values + j);
+    for (size_t i = 0; i < n; i += AVX512_LANES) {
+        __m512i e = _mm512_loadu_si512(values + i);
         if (!_mm512_movepi32_mask(e))
             continue; /* a gather costs its full time even with an empty mask */
-        __m512i left = _mm512_and_si512(avx512_root4(fib, addresses + j), _mm512_set1_epi32(FIB4_SHIFT));
+        __m512i left = _mm512_and_si512(avx512_root4(fib, addresses + i), _mm512_set1_epi32(FIB4_SHIFT));
         __m512i outside = _mm512_sllv_epi32(_mm512_set1_epi32(-1), left);
-        __m512i at = _mm512_andnot_si512(outside, _mm512_loadu_si512(addresses + j));
-        _mm512_storeu_si512(values + j, avx512_element(fib, e, at));
+        __m512i bits = _mm512_andnot_si512(outside, _mm512_loadu_si512(addresses + i));
+        _mm512_storeu_si512(values + i, avx512_gather4(fib, e, bits));
     }
 }
 
@@ -63,14 +75,51 @@ AVX512 static void find4_avx512(const struct fib4 *fib, const uint32_t *addresse
         for (int j = 0; j < AVX512_VECTORS; j++) {
             __m512i e = root[j], a = _mm512_loadu_si512(addresses + i + AVX512_LANES * j);
             root[j] = avx512_root4(fib, addresses + next + AVX512_LANES * j);
-            e = avx512_element(fib, e, _mm512_and_si512(a, half));
+            e = avx512_gather4(fib, e, _mm512_and_si512(a, half));
             more |= _mm512_movepi32_mask(e);
             _mm512_storeu_si512(values + i + AVX512_LANES * j, e);
         }
         if (__builtin_expect(more != 0, 0))
-            avx512_rest4(fib, addresses + i, values + i);
+            avx512_rest4(fib, addresses + i, values + i, AVX512_STRIDE);
     }
     find4_scalar(fib, addresses + whole, values + whole, n - whole);
+}
+
+AVX512 static inline __m512i avx512_pair(__m256i low, __m256i high)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+/* n <= PART addresses, a multiple of LANES, in the passes of the AVX2 kernel. */
+AVX512 static inline void avx512_part4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+{
+    const __m512i half = _mm512_set1_epi32(0xffff);
+    uint32_t places[AVX512_PART];
+    __mmask16 more = 0;
+    for (size_t i = 0; i < n; i += AVX512_LANES) {
+        __m512i e = avx512_pair(avx2_root4(fib, addresses + i), avx2_root4(fib, addresses + i + AVX2_LANES));
+        __m512i at = avx512_place4(e, _mm512_and_si512(_mm512_loadu_si512(addresses + i), half));
+        _mm512_storeu_si512(values + i, e);
+        _mm512_storeu_si512(places + i, _mm512_maskz_mov_epi32(_mm512_movepi32_mask(e), at)); /* line 0 is no array's */
+    }
+    for (size_t i = 0; i < n; i += AVX512_LANES) {
+        __m512i loaded = avx512_pair(avx2_loads(fib->base, places + i), avx2_loads(fib->base, places + i + AVX2_LANES));
+        __m512i e = avx512_element4(_mm512_loadu_si512(values + i), loaded);
+        more |= _mm512_movepi32_mask(e);
+        _mm512_storeu_si512(values + i, e);
+    }
+    if (more)
+        avx512_rest4(fib, addresses, values, n);
+}
+
+AVX512 static void find4_avx512_loads(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+{
+    while (n >= AVX512_LANES) {
+        size_t part = n < AVX512_PART ? n & ~(size_t)(AVX512_LANES - 1) : AVX512_PART;
+        avx512_part4(fib, addresses, values, part);
+        addresses += part, values += part, n -= part;
+    }
+    find4_scalar(fib, addresses, values, n);
 }
 
 /* -- IPv6 -------------------------------------------------------------------------- */
