@@ -21,10 +21,10 @@ static const struct lookup_kernels lookup_scalar = {"scalar", find4_scalar, find
 #if defined(__x86_64__)
 #include "fastpath/simd/lookup_avx2.h"
 #include "fastpath/simd/lookup_avx512.h"
+#include "fastpath/simd/lookup_avx512_loads.h"
 
 static const struct lookup_kernels lookup_avx2 = {"avx2", find4_avx2, find6_avx2};
-/* Where gathers are slow, IPv6 gains nothing from 16 lanes over 8. */
-static const struct lookup_kernels lookup_avx512_loads = {"avx512-loads", find4_avx512_loads, find6_avx2};
+static const struct lookup_kernels lookup_avx512_loads = {"avx512-loads", find4_avx512_loads, find6_avx512_loads};
 static const struct lookup_kernels lookup_avx512 = {"avx512", find4_avx512, find6_avx512};
 
 /* The kernels of row `i`, NULL behind the last; *runs says whether this processor has the instructions. */

@@ -1,7 +1,6 @@
 /* Bulk lookups with AVX-512.
  *
- * Owns: gathers of 4 x 16 lanes for IPv4, and passes of plain loads for processors whose gathers are slow; for IPv6 a
- * comparison with all keys of a block at once.
+ * Owns: gathers of 4 x 16 lanes for IPv4; for IPv6 a comparison with all keys of a block at once.
  * Never: runs where the dispatch table did not find F, BW, VL and DQ.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX512_H
@@ -9,12 +8,11 @@
 
 #include <immintrin.h>
 
-#include "fastpath/simd/lookup_avx2.h"
 #include "fastpath/simd/lookup_scalar.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi,bmi2")))
 
-enum { AVX512_VECTORS = 4, AVX512_LANES = 16, AVX512_STRIDE = AVX512_VECTORS * AVX512_LANES, AVX512_PART = 4096 };
+enum { AVX512_VECTORS = 4, AVX512_LANES = 16, AVX512_STRIDE = AVX512_VECTORS * AVX512_LANES };
 
 /* -- IPv4 ------------------------------------------------------------------------ */
 
@@ -85,43 +83,6 @@ AVX512 static void find4_avx512(const struct fib4 *fib, const uint32_t *addresse
     find4_scalar(fib, addresses + whole, values + whole, n - whole);
 }
 
-AVX512 static inline __m512i avx512_pair(__m256i low, __m256i high)
-{
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-
-/* n <= PART addresses, a multiple of LANES, in the passes of the AVX2 kernel. */
-AVX512 static inline void avx512_part4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
-{
-    const __m512i half = _mm512_set1_epi32(0xffff);
-    uint32_t places[AVX512_PART];
-    __mmask16 more = 0;
-    for (size_t i = 0; i < n; i += AVX512_LANES) {
-        __m512i e = avx512_pair(avx2_root4(fib, addresses + i), avx2_root4(fib, addresses + i + AVX2_LANES));
-        __m512i at = avx512_place4(e, _mm512_and_si512(_mm512_loadu_si512(addresses + i), half));
-        _mm512_storeu_si512(values + i, e);
-        _mm512_storeu_si512(places + i, _mm512_maskz_mov_epi32(_mm512_movepi32_mask(e), at)); /* line 0 is no array's */
-    }
-    for (size_t i = 0; i < n; i += AVX512_LANES) {
-        __m512i loaded = avx512_pair(avx2_loads(fib->base, places + i), avx2_loads(fib->base, places + i + AVX2_LANES));
-        __m512i e = avx512_element4(_mm512_loadu_si512(values + i), loaded);
-        more |= _mm512_movepi32_mask(e);
-        _mm512_storeu_si512(values + i, e);
-    }
-    if (more)
-        avx512_rest4(fib, addresses, values, n);
-}
-
-AVX512 static void find4_avx512_loads(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
-{
-    while (n >= AVX512_LANES) {
-        size_t part = n < AVX512_PART ? n & ~(size_t)(AVX512_LANES - 1) : AVX512_PART;
-        avx512_part4(fib, addresses, values, part);
-        addresses += part, values += part, n -= part;
-    }
-    find4_scalar(fib, addresses, values, n);
-}
-
 /* -- IPv6 -------------------------------------------------------------------------- */
 
 AVX512 static inline uint32_t avx512_rank(const struct fib_block *block, uint32_t key)
@@ -155,23 +116,28 @@ AVX512 static inline __mmask16 avx512_arrays(__m512i e)
     return _mm512_mask_cmplt_epu32_mask(_mm512_movepi32_mask(e), e, _mm512_set1_epi32((int)(FIB_REF | FIB_BLOCK)));
 }
 
-/* Elements of the arrays that lanes of `e` refer to for the next byte of their addresses; other lanes stay. */
-AVX512 static inline __m512i avx512_next(const struct fib6 *fib, __m512i e, __mmask16 more, __m512i byte)
+/* Where in the arrays that lanes `more` of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which
+ * is no array's, for the others. */
+AVX512 static inline __m512i avx512_place6(__m512i e, __mmask16 more, __m512i bytes)
+{
+    const __m512i three = _mm512_set1_epi32(3), seven = _mm512_set1_epi32(7);
+    __m512i shift = _mm512_and_si512(_mm512_srli_epi32(e, FIB6_SHIFT_AT), seven);
+    __m512i at = _mm512_srlv_epi32(_mm512_and_si512(bytes, _mm512_set1_epi32(255)), shift);
+    at = _mm512_sllv_epi32(at, _mm512_and_si512(_mm512_srli_epi32(e, FIB6_WIDTH_AT), three));
+    return _mm512_maskz_add_epi32(more, at, _mm512_slli_epi32(_mm512_and_si512(e, _mm512_set1_epi32(FIB_INDEX)), 6));
+}
+
+/* The elements, of what was loaded there; lanes but `more` stay. */
+AVX512 static inline __m512i avx512_element6(__m512i e, __mmask16 more, __m512i loaded)
 {
     const __m512i masks = _mm512_set_epi32(-1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff, -1, -1, 0xffff, 0xff);
-    const __m512i three = _mm512_set1_epi32(3), seven = _mm512_set1_epi32(7);
-    __m512i kind = _mm512_srli_epi32(e, FIB6_WIDTH_AT), shift = _mm512_and_si512(_mm512_srli_epi32(e, FIB6_SHIFT_AT), seven);
-    __m512i at = _mm512_sllv_epi32(_mm512_srlv_epi32(byte, shift), _mm512_and_si512(kind, three));
-    at = _mm512_add_epi32(at, _mm512_slli_epi32(_mm512_and_si512(e, _mm512_set1_epi32(FIB_INDEX)), 6));
-    __m512i found = _mm512_mask_i32gather_epi32(e, more, at, fib->base, 1);
-    return _mm512_mask_and_epi32(e, more, found, _mm512_permutexvar_epi32(kind, masks));
+    return _mm512_mask_and_epi32(e, more, loaded, _mm512_permutexvar_epi32(_mm512_srli_epi32(e, FIB6_WIDTH_AT), masks));
 }
 
 /* n <= CHUNK addresses, a multiple of AVX512_LANES, from the root to values or blocks. A level is done for
  * all before the next: the loads of one are independent, those of two levels are not. */
 AVX512 static inline void avx512_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
-    const __m512i byte = _mm512_set1_epi32(255);
     uint32_t words[avx512_CHUNK];
     __mmask16 any = 0;
     for (size_t i = 0; i < n; i += AVX512_LANES) {
@@ -191,7 +157,8 @@ AVX512 static inline void avx512_descend(const struct fib6 *fib, const uint64_t 
             __mmask16 more = avx512_arrays(e);
             if (!more)
                 continue; /* as a rule from bit 48 on: a gather costs its full time even with an empty mask */
-            e = avx512_next(fib, e, more, _mm512_and_si512(_mm512_srl_epi32(word, shift), byte));
+            __m512i at = avx512_place6(e, more, _mm512_srl_epi32(word, shift));
+            e = avx512_element6(e, more, _mm512_mask_i32gather_epi32(e, more, at, fib->base, 1));
             any |= avx512_arrays(e);
             _mm512_storeu_si512(values + i, e);
         }
