@@ -139,12 +139,11 @@ static inline uint32_t fib_block_rank(const struct fib_block *block, uint32_t ke
     return rank;
 }
 
-/* The same for an IPv6 address, its upper and lower 64 bits in host order. Each turn goes to an array
+/* The longest match from `entry` on, which stands in an array for the byte before `depth`. Each turn goes to an array
  * one byte deeper, or to a block of the same or a later window; the builder makes no other references. */
-static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t low)
+static inline uint32_t fib6_follow(const struct fib6 *fib, uint32_t entry, uint32_t depth, uint64_t high, uint64_t low)
 {
-    uint32_t entry = fib->root[high >> 48];
-    for (uint32_t depth = 2; entry & FIB_REF;) {
+    while (entry & FIB_REF) {
         if (entry & FIB_BLOCK) {
             const struct fib_block *block = fib_block_at(fib, entry);
             entry = block->entries[fib_block_rank(block, fib_window_key(high, low, fib_window(entry)))];
@@ -154,6 +153,12 @@ static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t
         }
     }
     return entry;
+}
+
+/* Value of the longest match for an IPv6 address, its upper and lower 64 bits in host order; 0 when there is none. */
+static inline uint32_t fib6_find(const struct fib6 *fib, uint64_t high, uint64_t low)
+{
+    return fib6_follow(fib, fib->root[high >> 48], 2, high, low);
 }
 
 #endif

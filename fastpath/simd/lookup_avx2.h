@@ -129,14 +129,16 @@ AVX2 static inline uint32_t avx2_rank(const struct fib_block *block, uint32_t ke
 #undef LISTS_NAME
 #undef LISTS_RANK
 
-/* Bits 0..31 (`upper`) and 32..63 of eight addresses, in the order 0 2 4 6 1 3 5 7. */
-AVX2 static inline __m256i avx2_word(const uint64_t *addresses, int upper)
+/* Word `w` (0 = the first 32 bits) of eight addresses, in the order 0 2 4 6 1 3 5 7. */
+AVX2 static inline __m256i avx2_word(const uint64_t *addresses, int w)
 {
-    const __m256i *pairs = (const __m256i *)addresses;
-    __m256i a = _mm256_unpacklo_epi64(_mm256_loadu_si256(pairs), _mm256_loadu_si256(pairs + 1));
-    __m256i b = _mm256_unpacklo_epi64(_mm256_loadu_si256(pairs + 2), _mm256_loadu_si256(pairs + 3));
-    __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
-    return _mm256_castps_si256(upper ? _mm256_shuffle_ps(x, y, 0xdd) : _mm256_shuffle_ps(x, y, 0x88));
+    const __m256i *some = (const __m256i *)addresses;
+    __m256i a = _mm256_loadu_si256(some), b = _mm256_loadu_si256(some + 1);
+    __m256i c = _mm256_loadu_si256(some + 2), d = _mm256_loadu_si256(some + 3);
+    __m256i ab = w < 2 ? _mm256_unpacklo_epi64(a, b) : _mm256_unpackhi_epi64(a, b);
+    __m256i cd = w < 2 ? _mm256_unpacklo_epi64(c, d) : _mm256_unpackhi_epi64(c, d);
+    __m256 x = _mm256_castsi256_ps(ab), y = _mm256_castsi256_ps(cd);
+    return _mm256_castps_si256(w % 2 ? _mm256_shuffle_ps(x, y, 0x88) : _mm256_shuffle_ps(x, y, 0xdd));
 }
 
 /* Eight root entries in that order. */
@@ -155,16 +157,16 @@ AVX2 static inline __m256i avx2_arrays(__m256i e)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(FIB_REF | FIB_BLOCK)), e);
 }
 
-/* Where in the arrays that lanes of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which is
- * no array's, for other entries. */
-AVX2 static inline __m256i avx2_place6(__m256i e, __m256i bytes)
+/* Where in the arrays that lanes `more` of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which
+ * is no array's, for the others. */
+AVX2 static inline __m256i avx2_place6(__m256i e, __m256i more, __m256i bytes)
 {
     __m256i kind = _mm256_srli_epi32(e, FIB6_WIDTH_AT);
     __m256i shift = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_SHIFT_AT), _mm256_set1_epi32(7));
     __m256i at = _mm256_srlv_epi32(_mm256_and_si256(bytes, _mm256_set1_epi32(255)), shift);
     at = _mm256_sllv_epi32(at, _mm256_and_si256(kind, _mm256_set1_epi32(3)));
     at = _mm256_add_epi32(at, _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 6));
-    return _mm256_and_si256(at, avx2_arrays(e));
+    return _mm256_and_si256(at, more);
 }
 
 /* The elements, of what was loaded there; other entries stay. */
@@ -177,38 +179,44 @@ AVX2 static inline __m256i avx2_element6(__m256i e, __m256i loaded)
 
 /* The next level of n entries: elements from `places`, and in their stead the places for the byte which begins `left`
  * bits from the end of `words`. A level is done for all before the next: the loads of one are independent, those of two
- * levels are not. Returns whether any place is left. */
-AVX2 static inline int avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
-                                  uint32_t *places, size_t n)
+ * levels are not. Returns how many are in arrays still. */
+AVX2 static inline size_t avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
+                                     uint32_t *places, size_t n)
 {
-    __m256i any = _mm256_setzero_si256();
+    size_t n_more = 0;
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i e = avx2_element6(avx2_read(entries + i), avx2_loads(fib->base, places + i));
-        __m256i place = avx2_place6(e, _mm256_srli_epi32(avx2_read(words + i), left));
-        any = _mm256_or_si256(any, place);
+        __m256i e = avx2_element6(avx2_read(entries + i), avx2_loads(fib->base, places + i)), more = avx2_arrays(e);
+        n_more += (size_t)__builtin_popcount(avx2_signs(more));
         avx2_write(entries + i, e);
-        avx2_write(places + i, place);
+        avx2_write(places + i, avx2_place6(e, more, _mm256_srli_epi32(avx2_read(words + i), left)));
     }
-    return !_mm256_testz_si256(any, any);
+    return n_more;
 }
 
-/* n <= CHUNK addresses, a multiple of AVX2_LANES, from the root to values, blocks, or what is in an array behind bit
- * 48, each eight in the order of avx2_word. */
-AVX2 static inline void avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
+AVX2 static inline void avx2_words(const uint64_t *addresses, int w, uint32_t *words, size_t n)
 {
-    uint32_t words[avx2_CHUNK], places[avx2_CHUNK];
+    for (size_t i = 0; i < n; i += AVX2_LANES)
+        avx2_write(words + i, avx2_word(addresses + 2 * i, w));
+}
+
+/* n <= CHUNK addresses, a multiple of LANES, from the root to values, blocks, or few arrays for the byte `depth`, which is
+ * returned; each eight in the order of avx2_word. */
+AVX2 static inline uint32_t avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
+{
+    uint32_t words[avx2_CHUNK], places[avx2_CHUNK], depth = 2;
+    size_t n_more = n;
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i word = avx2_word(addresses + 2 * i, 1), e = avx2_root6(fib, addresses + 2 * i);
+        __m256i word = avx2_word(addresses + 2 * i, 0), e = avx2_root6(fib, addresses + 2 * i);
         avx2_write(words + i, word);
         avx2_write(entries + i, e);
-        avx2_write(places + i, avx2_place6(e, _mm256_srli_epi32(word, 8)));
+        avx2_write(places + i, avx2_place6(e, avx2_arrays(e), _mm256_srli_epi32(word, 8)));
     }
-    if (!avx2_level(fib, words, 0, entries, places, n))
-        return;
-    for (size_t i = 0; i < n; i += AVX2_LANES)
-        avx2_write(words + i, avx2_word(addresses + 2 * i, 0));
-    for (int left = 24; left && avx2_level(fib, words, left, entries, places, n); left -= 8)
-        ;
+    for (; depth < 16 && n_more > n / LISTS_FEW; depth++) {
+        if ((depth + 1) % 4 == 0)
+            avx2_words(addresses, (int)(depth + 1) / 4 % 4, words, n);
+        n_more = avx2_level(fib, words, (int)(24 - (depth + 1) % 4 * 8), entries, places, n);
+    }
+    return depth;
 }
 
 /* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
@@ -222,8 +230,9 @@ __attribute__((constructor)) static void avx2_fill_rows(void)
                 avx2_rows[mask] |= (uint64_t)lane << (8u * n++);
 }
 
-/* Put n entries in the order of their addresses and list those that are blocks; arrays are followed. */
-AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n, uint32_t *list)
+/* Put n entries in the order of their addresses and list those that are blocks; arrays, for the byte `depth`, are followed. */
+AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n,
+                                    uint32_t depth, uint32_t *list)
 {
     size_t n_list = 0;
     for (size_t i = 0; i < n; i += AVX2_LANES) {
@@ -231,7 +240,7 @@ AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addr
         avx2_write(values + i, e);
         for (uint32_t deep = avx2_signs(avx2_arrays(e)); __builtin_expect(deep != 0, 0); deep &= deep - 1) {
             size_t k = i + (size_t)__builtin_ctz(deep);
-            values[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
+            values[k] = fib6_follow(fib, values[k], depth, addresses[2 * k], addresses[2 * k + 1]);
         }
         uint32_t blocks = avx2_signs(_mm256_and_si256(e, _mm256_slli_epi32(e, 1)));
         __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)avx2_rows[blocks]));
@@ -246,8 +255,8 @@ AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, u
     uint32_t list[avx2_CHUNK + AVX2_LANES];
     while (n >= AVX2_LANES) {
         size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_LANES - 1) : avx2_CHUNK;
-        avx2_descend(fib, addresses, values, part);
-        size_t n_list = avx2_list(fib, addresses, values, part, list);
+        uint32_t depth = avx2_descend(fib, addresses, values, part);
+        size_t n_list = avx2_list(fib, addresses, values, part, depth, list);
         avx2_resolve(fib, addresses, values, part, list, n_list);
         addresses += 2 * part, values += part, n -= part;
     }

@@ -66,26 +66,28 @@ AVX512 static inline __m256i avx512_root6(const struct fib6 *fib, const uint64_t
 }
 
 /* avx2_level with sixteen lanes. */
-AVX512 static inline int avx512_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
-                                      uint32_t *places, size_t n)
+AVX512 static inline size_t avx512_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
+                                         uint32_t *places, size_t n)
 {
     const __m128i shift = _mm_cvtsi32_si128(left);
-    __mmask16 any = 0;
+    size_t n_more = 0;
     for (size_t i = 0; i < n; i += AVX512_LANES) {
         __m512i e = _mm512_loadu_si512(entries + i), loaded = avx512_loads(fib->base, places + i);
         e = avx512_element6(e, avx512_arrays(e), loaded);
         __mmask16 more = avx512_arrays(e);
-        any |= more;
+        n_more += (size_t)__builtin_popcount(more);
         _mm512_storeu_si512(entries + i, e);
         _mm512_storeu_si512(places + i, avx512_place6(e, more, _mm512_srl_epi32(_mm512_loadu_si512(words + i), shift)));
     }
-    return any != 0;
+    return n_more;
 }
 
-/* n <= CHUNK addresses, a multiple of LANES, from the root to values, blocks, or what is in an array behind bit 48. */
-AVX512 static inline void avx512_descend_loads(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
+/* avx2_descend with sixteen lanes, in the order of the addresses. */
+AVX512 static inline uint32_t avx512_descend_loads(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries,
+                                                   size_t n)
 {
-    uint32_t words[avx512_CHUNK], places[avx512_CHUNK];
+    uint32_t words[avx512_CHUNK], places[avx512_CHUNK], depth = 2;
+    size_t n_more = n;
     for (size_t i = 0; i < n; i += AVX512_LANES) {
         const uint64_t *some = addresses + 2 * i;
         __m512i word = avx512_words(some, 0);
@@ -94,21 +96,22 @@ AVX512 static inline void avx512_descend_loads(const struct fib6 *fib, const uin
         _mm512_storeu_si512(entries + i, e);
         _mm512_storeu_si512(places + i, avx512_place6(e, avx512_arrays(e), _mm512_srli_epi32(word, 8)));
     }
-    if (!avx512_level(fib, words, 0, entries, places, n))
-        return;
-    for (size_t i = 0; i < n; i += AVX512_LANES)
-        _mm512_storeu_si512(words + i, avx512_words(addresses + 2 * i, 1));
-    for (int left = 24; left && avx512_level(fib, words, left, entries, places, n); left -= 8)
-        ;
+    for (; depth < 16 && n_more > n / LISTS_FEW; depth++) {
+        for (size_t i = 0; (depth + 1) % 4 == 0 && i < n; i += AVX512_LANES)
+            _mm512_storeu_si512(words + i, avx512_words(addresses + 2 * i, (int)(depth + 1) / 4 % 4));
+        n_more = avx512_level(fib, words, (int)(24 - (depth + 1) % 4 * 8), entries, places, n);
+    }
+    return depth;
 }
 
-/* Entries that are arrays still, hundreds of hosts in one /48. */
-AVX512 static inline void avx512_deep(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
+/* Entries that are arrays still, for the byte `depth`. */
+AVX512 static inline void avx512_follow(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n,
+                                        uint32_t depth)
 {
     for (size_t i = 0; i < n; i += AVX512_LANES)
-        for (uint32_t deep = avx512_arrays(_mm512_loadu_si512(entries + i)); deep; deep &= deep - 1) {
-            size_t k = i + (size_t)__builtin_ctz(deep);
-            entries[k] = fib6_find(fib, addresses[2 * k], addresses[2 * k + 1]);
+        for (uint32_t more = avx512_arrays(_mm512_loadu_si512(entries + i)); more; more &= more - 1) {
+            size_t k = i + (size_t)__builtin_ctz(more);
+            entries[k] = fib6_follow(fib, entries[k], depth, addresses[2 * k], addresses[2 * k + 1]);
         }
 }
 
@@ -117,8 +120,7 @@ AVX512 static void find6_avx512_loads(const struct fib6 *fib, const uint64_t *ad
     uint32_t list[avx512_CHUNK + AVX512_LANES];
     while (n >= AVX512_LANES) {
         size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK;
-        avx512_descend_loads(fib, addresses, values, part);
-        avx512_deep(fib, addresses, values, part);
+        avx512_follow(fib, addresses, values, part, avx512_descend_loads(fib, addresses, values, part));
         avx512_resolve(fib, addresses, values, part, list, avx512_list(values, part, list));
         addresses += 2 * part, values += part, n -= part;
     }
