@@ -429,6 +429,8 @@ def main() -> None:
     step("patterns v4", lambda: patterns(v4, rounds))
     step("patterns v6", lambda: patterns(v6, rounds))
     step("patterns pods", lambda: patterns(tables.pods(), rounds))
+    step("patterns pods v6", lambda: patterns(tables.pods_v6(), rounds))
+    step("patterns nodes v6", lambda: patterns(tables.nodes_v6(), rounds))
     step("undisturbed", lambda: undisturbed({"v4": v4, "v6": v6, "pods": tables.pods()}, 10 if options.quick else 80))
     step("under updates", lambda: under_updates(v4, 1.0 if options.quick else 5.0))
     step("peers", lambda: peers(v4))

@@ -219,6 +219,32 @@ def pods(seed: int = 1) -> Table:
     return Table(4, addresses[order], lengths[order], hops_at_random(len(order), rng, 3521))
 
 
+def pods_v6(seed: int = 1) -> Table:
+    """The same in IPv6, as Calico cuts a pool: blocks of /122 out of one /64."""
+    rng = np.random.default_rng(seed)
+    pool, default = np.uint64(0xFD80_24E2_F998_72D6), np.zeros(1, np.uint64)
+    remote = np.unique(rng.integers(0, 1 << 32, 3000, dtype=np.uint64)) << np.uint64(6)
+    local = remote[:8, None] + np.arange(62, dtype=np.uint64)
+    infrastructure = np.uint64(0xFD00 << 48) + np.arange(20, dtype=np.uint64)
+    upper = [np.full(len(remote), pool), np.full(local.size, pool), infrastructure, default]
+    lower = [remote, local.ravel(), np.zeros(20, np.uint64), default]
+    return _table6(upper, lower, [122, 128, 64, 0], rng)
+
+
+def nodes_v6(seed: int = 1) -> Table:
+    """A /64 for each of 256 nodes, as flannel and many clouds cut a network, and a default route."""
+    rng = np.random.default_rng(seed)
+    upper = [np.uint64(0xFD00_0010_0244_0000) + np.arange(256, dtype=np.uint64), np.zeros(1, np.uint64)]
+    return _table6(upper, [np.zeros(256, np.uint64), np.zeros(1, np.uint64)], [64, 0], rng)
+
+
+def _table6(upper: list[np.ndarray], lower: list[np.ndarray], lengths: list[int], rng: np.random.Generator) -> Table:
+    addresses = np.stack([np.concatenate(upper), np.concatenate(lower)], axis=1)
+    of_each = np.repeat(np.array(lengths, np.uint8), [len(part) for part in upper])
+    order = np.lexsort((of_each, addresses[:, 1], addresses[:, 0]))
+    return Table(6, addresses[order], of_each[order], hops_at_random(len(order), rng, len(order)))
+
+
 def statistics(table: Table) -> dict[str, object]:
     """The figures by which a synthetic table is compared with a real one."""
     if table.version == 6:
