@@ -39,12 +39,12 @@
 #define FIB4_OFFSET 0x1fffffc0u
 #define FIB4_SHIFT 15u
 
-/* IPv6 references: bit 30 block, 0..24 offset in lines. Of a block: 26..29 window. Of an array: 28..29 width, 25..27 shift. */
+/* IPv6 references: bit 30 block, 6..29 offset in bytes. Of a block: 0..3 window. Of an array: 3..4 width, 0..2 shift. */
 #define FIB_BLOCK 0x40000000u
-#define FIB_INDEX 0x01ffffffu
-#define FIB_WINDOW_AT 26
-#define FIB6_WIDTH_AT 28
-#define FIB6_SHIFT_AT 25
+#define FIB6_OFFSET 0x3fffffc0u
+#define FIB6_WINDOW 15u
+#define FIB6_WIDTH_AT 3
+#define FIB6_SHIFT 7u
 
 struct fib4 {
     const uint8_t *base; /* three bytes behind a piece may be read */
@@ -104,7 +104,7 @@ static inline uint32_t fib4_find(const struct fib4 *fib, uint32_t address)
 /* -- IPv6 ------------------------------------------------------------------- */
 
 /* Where the window of a block reference starts. */
-static inline uint32_t fib_window(uint32_t entry) { return (entry >> FIB_WINDOW_AT & 15u) * 8u; }
+static inline uint32_t fib_window(uint32_t entry) { return (entry & FIB6_WINDOW) * 8u; }
 
 /* The 32 bits of an address from bit `window` (16..120) on, or as many as its half has left, then zeroes. */
 static inline uint32_t fib_window_key(uint64_t high, uint64_t low, uint32_t window)
@@ -120,13 +120,12 @@ static inline uint32_t fib_byte(uint64_t high, uint64_t low, uint32_t depth)
 /* What the array that `entry` refers to has for the next byte of an address. */
 static inline uint32_t fib6_element(const struct fib6 *fib, uint32_t entry, uint32_t byte)
 {
-    const uint8_t *array = fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE;
-    return fib_element(array, entry >> FIB6_WIDTH_AT & 3u, byte >> (entry >> FIB6_SHIFT_AT & 7u));
+    return fib_element(fib->base + (entry & FIB6_OFFSET), entry >> FIB6_WIDTH_AT & 3u, byte >> (entry & FIB6_SHIFT));
 }
 
 static inline const struct fib_block *fib_block_at(const struct fib6 *fib, uint32_t entry)
 {
-    return (const struct fib_block *)(fib->base + (size_t)(entry & FIB_INDEX) * FIB_LINE);
+    return (const struct fib_block *)(fib->base + (entry & FIB6_OFFSET));
 }
 
 /* Position of the last key <= `key`: three halvings without a branch. */

@@ -30,7 +30,7 @@ cdef enum:
     TRIAL_SHIFT = 10           # IPv4 arrays of one line: 64 elements of one byte
     TRIAL_LINES = 4096         # room for four levels of IPv6 nodes
     TRIAL_NODES = 64           # entries of the root that are asked for; arrays, and IPv6 nodes of each level
-    NODE_LINES = 16
+    NODE_BYTES = 1024
     TRIAL_MARGIN = 8           # narrower vectors have to be an eighth faster: a large table asks for more than a trial's
 
 cdef const lookup_kernels *chosen4 = NULL
@@ -115,10 +115,10 @@ cdef void fill_ipv6(trial *t, uint64_t *state) noexcept:
     cdef uint32_t entry = <uint32_t>FIB_REF | 2u << FIB6_WIDTH_AT
     t.ipv6.base = t.lines
     for i in range(65536):
-        t.ipv6.root[i] = entry | (i % TRIAL_NODES) * NODE_LINES
+        t.ipv6.root[i] = entry | (i % TRIAL_NODES) * NODE_BYTES
     for i in range(3 * TRIAL_NODES * FIB_FANOUT):
         node = (i // (TRIAL_NODES * FIB_FANOUT) + 1) * TRIAL_NODES + <uint32_t>(step(state) >> 32) % TRIAL_NODES
-        elements[i] = entry | node * NODE_LINES if step(state) & 3 else 1
+        elements[i] = entry | node * NODE_BYTES if step(state) & 3 else 1
 
 
 cdef uint64_t now_ns() noexcept:

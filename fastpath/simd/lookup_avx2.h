@@ -161,11 +161,11 @@ AVX2 static inline __m256i avx2_arrays(__m256i e)
  * is no array's, for the others. */
 AVX2 static inline __m256i avx2_place6(__m256i e, __m256i more, __m256i bytes)
 {
-    __m256i kind = _mm256_srli_epi32(e, FIB6_WIDTH_AT);
-    __m256i shift = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_SHIFT_AT), _mm256_set1_epi32(7));
+    __m256i width = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_WIDTH_AT), _mm256_set1_epi32(3));
+    __m256i shift = _mm256_and_si256(e, _mm256_set1_epi32(FIB6_SHIFT));
     __m256i at = _mm256_srlv_epi32(_mm256_and_si256(bytes, _mm256_set1_epi32(255)), shift);
-    at = _mm256_sllv_epi32(at, _mm256_and_si256(kind, _mm256_set1_epi32(3)));
-    at = _mm256_add_epi32(at, _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(FIB_INDEX)), 6));
+    at = _mm256_sllv_epi32(at, width);
+    at = _mm256_add_epi32(at, _mm256_and_si256(e, _mm256_set1_epi32(FIB6_OFFSET)));
     return _mm256_and_si256(at, more);
 }
 

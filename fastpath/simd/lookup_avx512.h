@@ -120,11 +120,11 @@ AVX512 static inline __mmask16 avx512_arrays(__m512i e)
  * is no array's, for the others. */
 AVX512 static inline __m512i avx512_place6(__m512i e, __mmask16 more, __m512i bytes)
 {
-    const __m512i three = _mm512_set1_epi32(3), seven = _mm512_set1_epi32(7);
-    __m512i shift = _mm512_and_si512(_mm512_srli_epi32(e, FIB6_SHIFT_AT), seven);
+    __m512i width = _mm512_and_si512(_mm512_srli_epi32(e, FIB6_WIDTH_AT), _mm512_set1_epi32(3));
+    __m512i shift = _mm512_and_si512(e, _mm512_set1_epi32(FIB6_SHIFT));
     __m512i at = _mm512_srlv_epi32(_mm512_and_si512(bytes, _mm512_set1_epi32(255)), shift);
-    at = _mm512_sllv_epi32(at, _mm512_and_si512(_mm512_srli_epi32(e, FIB6_WIDTH_AT), three));
-    return _mm512_maskz_add_epi32(more, at, _mm512_slli_epi32(_mm512_and_si512(e, _mm512_set1_epi32(FIB_INDEX)), 6));
+    at = _mm512_sllv_epi32(at, width);
+    return _mm512_maskz_add_epi32(more, at, _mm512_and_si512(e, _mm512_set1_epi32(FIB6_OFFSET)));
 }
 
 /* The elements, of what was loaded there; lanes but `more` stay. */

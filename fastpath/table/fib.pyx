@@ -26,7 +26,7 @@ from fastpath.table.rib cimport (
 cdef enum:
     LINES_MIN = 4096           # of a pool; four times as many when they run out
     LINES_MAX_IPV4 = 0x800000  # what a reference can name: 512 MiB
-    LINES_MAX_IPV6 = 0x2000000 # 2 GiB
+    LINES_MAX_IPV6 = 0x1000000 # 1 GiB
     REBUILD_SHARE = 16         # more changes at once than this part of the routes: compile anew
     LIST_ROOM = 256            # routes fetched at a time when listing
 

@@ -8,7 +8,7 @@ entry; routes longer than the window hang below their interval, as a bucket of t
 
 from libc.stdint cimport uint64_t
 from fastpath.table.fib_pool cimport (
-    FIB_BLOCK, FIB_BLOCK_KEYS, FIB_REF, FIB_WINDOW_AT, PIECE_NONE, fib_block, piece_at, trie_take,
+    FIB_BLOCK, FIB_BLOCK_KEYS, FIB_LINE, FIB_REF, PIECE_NONE, fib_block, piece_at, trie_take,
 )
 from fastpath.table.rib cimport RIB_PREFIXES, bits_next, rib_child, rib_node, rib_places, rib_position
 
@@ -99,7 +99,7 @@ cdef uint32_t block_write(trie *t, const uint32_t *keys, const uint32_t *entries
     for k in range(FIB_BLOCK_KEYS):
         block.keys[k] = keys[k] if k < n else <uint32_t>LAST_KEY
         block.entries[k] = entries[k] if k < n else entries[n - 1]
-    return <uint32_t>FIB_REF | FIB_BLOCK | depth << FIB_WINDOW_AT | i
+    return <uint32_t>FIB_REF | FIB_BLOCK | i * FIB_LINE | depth
 
 
 cdef uint32_t bucket_compile(trie *t, const rib_node *node, uint32_t depth, uint32_t inherited) noexcept nogil:

@@ -13,7 +13,7 @@ from fastpath.table.fib_change cimport change, change_answer, change_byte
 from fastpath.table.fib_elements cimport ANEW, LINE_BITS, plain, plain_change, plain_make, plain_shape, width_for
 from fastpath.table.fib_paint cimport paint, slots_of
 from fastpath.table.fib_pool cimport (
-    FIB6_SHIFT_AT, FIB6_WIDTH_AT, FIB_BLOCK, FIB_BLOCK_KEYS, FIB_FANOUT, FIB_INDEX, FIB_REF, PIECE_NONE, fib_block,
+    FIB6_OFFSET, FIB6_SHIFT, FIB6_WIDTH_AT, FIB_BLOCK, FIB_BLOCK_KEYS, FIB_FANOUT, FIB_LINE, FIB_REF, PIECE_NONE, fib_block,
     piece_at, trie_copy, trie_drop, trie_take,
 )
 from fastpath.table.rib cimport bits_next, rib_child
@@ -27,7 +27,11 @@ cdef enum:
 # -- references to arrays ------------------------------------------------------------------
 
 cdef inline uint32_t reference(uint32_t line, uint32_t width, uint32_t shift) noexcept nogil:
-    return <uint32_t>FIB_REF | width << FIB6_WIDTH_AT | shift << FIB6_SHIFT_AT | line
+    return <uint32_t>FIB_REF | line * FIB_LINE | width << FIB6_WIDTH_AT | shift
+
+
+cdef inline uint32_t line_of(uint32_t entry) noexcept nogil:
+    return (entry & FIB6_OFFSET) // FIB_LINE
 
 
 cdef inline uint32_t width_of(uint32_t entry) noexcept nogil:
@@ -35,7 +39,7 @@ cdef inline uint32_t width_of(uint32_t entry) noexcept nogil:
 
 
 cdef inline uint32_t shift_of(uint32_t entry) noexcept nogil:
-    return entry >> FIB6_SHIFT_AT & 7
+    return entry & FIB6_SHIFT
 
 
 cdef inline bint is_node(uint32_t entry) noexcept nogil:
@@ -59,7 +63,7 @@ cdef void block_drop(trie *t, uint32_t line) noexcept nogil:
 
 
 cdef void node_drop(trie *t, uint32_t entry) noexcept nogil:
-    cdef uint32_t line = entry & FIB_INDEX
+    cdef uint32_t line = line_of(entry)
     cdef uint32_t i
     if not entry & FIB_REF:
         return
@@ -117,7 +121,7 @@ cdef uint32_t branch_update(trie *t, uint32_t entry, uint32_t depth, const chang
     cdef uint8_t owned[FIB_FANOUT]
     cdef const rib_node *node = c.nodes[depth]
     cdef uint32_t byte = change_byte(c, depth)
-    cdef uint32_t line = trie_copy(t, entry & FIB_INDEX, NODE_CLASS)
+    cdef uint32_t line = trie_copy(t, line_of(entry), NODE_CLASS)
     cdef uint32_t i, value, bits = c.length - 8 * depth
     cdef uint32_t *entries
     if line == PIECE_NONE:
@@ -154,7 +158,7 @@ cdef uint32_t node_update(trie *t, uint32_t entry, uint32_t depth, const change 
         elif node.n_children == 0 and bits <= 8:
             value = change_answer(c, c.length)
             if plain_fits(t, entry, bits, value):
-                line = plain_change(t, entry & FIB_INDEX, width_of(entry), 8 - shift_of(entry), node, change_byte(c, depth), bits, value)
+                line = plain_change(t, line_of(entry), width_of(entry), 8 - shift_of(entry), node, change_byte(c, depth), bits, value)
                 return 0 if line == PIECE_NONE else reference(line, width_of(entry), shift_of(entry))
     node_drop(t, entry)
     value = change_answer(c, 8 * depth)

@@ -11,8 +11,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastpath/simd/fib.h" nogil:
-    enum: FIB_REF, FIB_BLOCK, FIB_INDEX, FIB_FANOUT, FIB_BLOCK_KEYS, FIB_ROOT, FIB_LINE
-    enum: FIB4_WIDTH_AT, FIB4_OFFSET, FIB4_SHIFT, FIB6_WIDTH_AT, FIB6_SHIFT_AT, FIB_WINDOW_AT
+    enum: FIB_REF, FIB_BLOCK, FIB_FANOUT, FIB_BLOCK_KEYS, FIB_ROOT, FIB_LINE
+    enum: FIB4_WIDTH_AT, FIB4_OFFSET, FIB4_SHIFT, FIB6_OFFSET, FIB6_WIDTH_AT, FIB6_SHIFT
     struct fib_block:
         uint32_t keys[8]
         uint32_t entries[8]
