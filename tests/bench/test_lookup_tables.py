@@ -34,7 +34,10 @@ def test_the_full_ipv6_table():
     assert figures["heads"] == pytest.approx(tables.V6_HEADS, rel=0.05)
 
 
-@pytest.mark.parametrize("make", [lambda: tables.full_v4(scale=0.01), lambda: tables.full_v6(scale=0.01), tables.pods])
+SMALL = [lambda: tables.full_v4(scale=0.01), lambda: tables.full_v6(scale=0.01), tables.pods, tables.pods_v6, tables.nodes_v6]
+
+
+@pytest.mark.parametrize("make", SMALL)
 def test_small_tables_are_valid_and_reachable(make):
     table = make()
     routes = RouteTable()
