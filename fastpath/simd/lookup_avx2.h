@@ -204,12 +204,13 @@ AVX2 static inline void avx2_words(const uint64_t *addresses, int w, uint32_t *w
 AVX2 static inline uint32_t avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
 {
     uint32_t words[avx2_CHUNK], places[avx2_CHUNK], depth = 2;
-    size_t n_more = n;
+    size_t n_more = 0;
     for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i word = avx2_word(addresses + 2 * i, 0), e = avx2_root6(fib, addresses + 2 * i);
+        __m256i word = avx2_word(addresses + 2 * i, 0), e = avx2_root6(fib, addresses + 2 * i), more = avx2_arrays(e);
+        n_more += (size_t)__builtin_popcount(avx2_signs(more));
         avx2_write(words + i, word);
         avx2_write(entries + i, e);
-        avx2_write(places + i, avx2_place6(e, avx2_arrays(e), _mm256_srli_epi32(word, 8)));
+        avx2_write(places + i, avx2_place6(e, more, _mm256_srli_epi32(word, 8)));
     }
     for (; depth < 16 && n_more > n / LISTS_FEW; depth++) {
         if ((depth + 1) % 4 == 0)

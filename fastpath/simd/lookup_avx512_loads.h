@@ -87,14 +87,16 @@ AVX512 static inline uint32_t avx512_descend_loads(const struct fib6 *fib, const
                                                    size_t n)
 {
     uint32_t words[avx512_CHUNK], places[avx512_CHUNK], depth = 2;
-    size_t n_more = n;
+    size_t n_more = 0;
     for (size_t i = 0; i < n; i += AVX512_LANES) {
         const uint64_t *some = addresses + 2 * i;
         __m512i word = avx512_words(some, 0);
         __m512i e = avx512_pair(avx512_root6(fib, some), avx512_root6(fib, some + 2 * AVX2_LANES));
+        __mmask16 more = avx512_arrays(e);
+        n_more += (size_t)__builtin_popcount(more);
         _mm512_storeu_si512(words + i, word);
         _mm512_storeu_si512(entries + i, e);
-        _mm512_storeu_si512(places + i, avx512_place6(e, avx512_arrays(e), _mm512_srli_epi32(word, 8)));
+        _mm512_storeu_si512(places + i, avx512_place6(e, more, _mm512_srli_epi32(word, 8)));
     }
     for (; depth < 16 && n_more > n / LISTS_FEW; depth++) {
         for (size_t i = 0; (depth + 1) % 4 == 0 && i < n; i += AVX512_LANES)
