@@ -149,9 +149,8 @@ def report(result: Rows, name: str) -> str:
         ("patterns pods v6", "IPv6 pod table: blocks of /122"),
         ("patterns nodes v6", "IPv6 node table: a /64 for each of 256"),
     ):
-        if step not in result:
-            continue
-        parts += [f"## {title}", patterns(result[step])]
+        if step in result:
+            parts += [f"## {title}", patterns(result[step])]
     if "under updates" in result:
         parts += ["## Lookups under updates", updates(result)]
     if "peers" in result:

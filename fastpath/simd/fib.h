@@ -46,8 +46,9 @@
 #define FIB6_WIDTH_AT 3
 #define FIB6_SHIFT 7u
 
+/* Of both families three bytes behind a piece may be read; line 0 is there, and no piece. */
 struct fib4 {
-    const uint8_t *base; /* three bytes behind a piece may be read */
+    const uint8_t *base;
     uint32_t root[FIB_ROOT];
 };
 

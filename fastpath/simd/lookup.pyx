@@ -1,8 +1,8 @@
 """Choosing the bulk lookup kernels once, at import.
 
 Owns: the choice. `FASTPATH_SIMD=scalar|avx2|avx512-loads|avx512` in the environment makes it.
-Otherwise each family takes what is fastest in a measurement of about a millisecond:
-AVX-512 gathers, and gathers are slow on some processors that have them.
+Otherwise each family takes what is fastest in a measurement of less than a
+millisecond for both: AVX-512 can gather, which is slow on some processors.
 Never: changes the choice while tables are being read, except by `use`.
 """
 
@@ -31,7 +31,8 @@ cdef enum:
     TRIAL_LINES = 4096         # room for four levels of IPv6 nodes
     TRIAL_NODES = 64           # entries of the root that are asked for; arrays, and IPv6 nodes of each level
     NODE_BYTES = 1024
-    TRIAL_MARGIN = 8           # narrower vectors have to be an eighth faster: a large table asks for more than a trial's
+    TRIAL_MARGIN = 8           # a row before the one found so far has to be an eighth faster: rows come narrow first, and
+                               # a large table asks for more loads at once than a trial's
 
 cdef const lookup_kernels *chosen4 = NULL
 cdef const lookup_kernels *chosen6 = NULL
@@ -104,8 +105,8 @@ cdef void fill_ipv4(trial *t) noexcept:
     """Every address goes through one array."""
     cdef uint32_t i
     t.ipv4.base = t.lines
-    for i in range(65536):
-        t.ipv4.root[i] = <uint32_t>FIB_REF | (i % TRIAL_NODES) * FIB_LINE | TRIAL_SHIFT
+    for i in range(TRIAL_NODES):
+        t.ipv4.root[i] = <uint32_t>FIB_REF | i * FIB_LINE | TRIAL_SHIFT
 
 
 cdef void fill_ipv6(trial *t, uint64_t *state) noexcept:
@@ -114,8 +115,8 @@ cdef void fill_ipv6(trial *t, uint64_t *state) noexcept:
     cdef uint32_t i, node
     cdef uint32_t entry = <uint32_t>FIB_REF | 2u << FIB6_WIDTH_AT
     t.ipv6.base = t.lines
-    for i in range(65536):
-        t.ipv6.root[i] = entry | (i % TRIAL_NODES) * NODE_BYTES
+    for i in range(TRIAL_NODES):
+        t.ipv6.root[i] = entry | i * NODE_BYTES
     for i in range(3 * TRIAL_NODES * FIB_FANOUT):
         node = (i // (TRIAL_NODES * FIB_FANOUT) + 1) * TRIAL_NODES + <uint32_t>(step(state) >> 32) % TRIAL_NODES
         elements[i] = entry | node * NODE_BYTES if step(state) & 3 else 1
@@ -143,7 +144,7 @@ cdef const lookup_kernels *fastest(int version) except NULL:
     cdef const lookup_kernels *row
     cdef const lookup_kernels *best = NULL
     cdef uint64_t least = ~<uint64_t>0, took, state = 0x9e3779b97f4a7c15
-    cdef uint64_t near = 0x003fffff003fffff if version == 4 else 0x003fffffffffffff
+    cdef uint64_t near = 0x003fffff003fffff if version == 4 else 0x003fffffffffffff   # the first TRIAL_NODES of the root
     cdef trial *t = <trial *>calloc(1, sizeof(trial))
     if t == NULL:
         raise MemoryError

@@ -2,7 +2,7 @@
  *
  * Owns: plain loads where others gather: the vectors compute the places of eight elements, store them, and the next
  * pass loads from there, so that many loads are under way at once; then searches of a block in one comparison.
- * Never: runs where the dispatch table did not find AVX2, or branches on an address's arrays.
+ * Never: runs where the dispatch table did not find AVX2, or branches on where an address's first arrays led.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX2_H
 #define FASTPATH_SIMD_LOOKUP_AVX2_H
@@ -14,7 +14,11 @@
 
 #define AVX2 __attribute__((target("avx2,popcnt,bmi,bmi2")))
 
-enum { AVX2_LANES = 8, AVX2_PART = 512 };
+enum {
+    AVX2_LANES = 8,
+    AVX2_PART = 512,
+    FEW = 16 /* less than one of so many lanes is not worth a pass over all of them */
+};
 
 AVX2 static inline __m256i avx2_read(const uint32_t *lanes) { return _mm256_loadu_si256((const __m256i *)lanes); }
 
@@ -212,9 +216,9 @@ AVX2 static inline uint32_t avx2_descend(const struct fib6 *fib, const uint64_t 
         avx2_write(entries + i, e);
         avx2_write(places + i, avx2_place6(e, more, _mm256_srli_epi32(word, 8)));
     }
-    for (; depth < 16 && n_more > n / LISTS_FEW; depth++) {
-        if ((depth + 1) % 4 == 0)
-            avx2_words(addresses, (int)(depth + 1) / 4 % 4, words, n);
+    for (; depth < 16 && n_more > n / FEW; depth++) {
+        if ((depth + 1) % 4 == 0 && depth < 15)
+            avx2_words(addresses, (int)(depth + 1) / 4, words, n);
         n_more = avx2_level(fib, words, (int)(24 - (depth + 1) % 4 * 8), entries, places, n);
     }
     return depth;
@@ -253,7 +257,7 @@ AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addr
 
 AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
-    uint32_t list[avx2_CHUNK + AVX2_LANES];
+    uint32_t list[avx2_CHUNK];
     while (n >= AVX2_LANES) {
         size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_LANES - 1) : avx2_CHUNK;
         uint32_t depth = avx2_descend(fib, addresses, values, part);

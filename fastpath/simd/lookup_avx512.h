@@ -45,10 +45,10 @@ AVX512 static inline __m512i avx512_root4(const struct fib4 *fib, const uint32_t
     return _mm512_i32gather_epi32(_mm512_srli_epi32(_mm512_loadu_si512(addresses), 16), fib->root, 4);
 }
 
-/* The second arrays of n entries, some of which are still references. */
-AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+/* The second arrays of a stride, of which some element was a reference. */
+AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values)
 {
-    for (size_t i = 0; i < n; i += AVX512_LANES) {
+    for (size_t i = 0; i < AVX512_STRIDE; i += AVX512_LANES) {
         __m512i e = _mm512_loadu_si512(values + i);
         if (!_mm512_movepi32_mask(e))
             continue; /* a gather costs its full time even with an empty mask */
@@ -78,7 +78,7 @@ AVX512 static void find4_avx512(const struct fib4 *fib, const uint32_t *addresse
             _mm512_storeu_si512(values + i + AVX512_LANES * j, e);
         }
         if (__builtin_expect(more != 0, 0))
-            avx512_rest4(fib, addresses + i, values + i, AVX512_STRIDE);
+            avx512_rest4(fib, addresses + i, values + i);
     }
     find4_scalar(fib, addresses + whole, values + whole, n - whole);
 }
@@ -101,13 +101,19 @@ AVX512 static inline uint32_t avx512_rank(const struct fib_block *block, uint32_
 #undef LISTS_RANK
 
 /* Word `w` (0 = the first 32 bits) of sixteen addresses, each four words in host order by halves. */
-AVX512 static inline __m512i avx512_words(const uint64_t *addresses, int w)
+AVX512 static inline __m512i avx512_word(const uint64_t *addresses, int w)
 {
     const __m512i every4 = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 28, 24, 20, 16, 12, 8, 4, 0);
     const __m512i pick = _mm512_add_epi32(every4, _mm512_set1_epi32(w ^ 1));
     __m512i low = _mm512_permutex2var_epi32(_mm512_loadu_si512(addresses), pick, _mm512_loadu_si512(addresses + 8));
     __m512i high = _mm512_permutex2var_epi32(_mm512_loadu_si512(addresses + 16), pick, _mm512_loadu_si512(addresses + 24));
     return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
+}
+
+AVX512 static inline void avx512_words(const uint64_t *addresses, int w, uint32_t *words, size_t n)
+{
+    for (size_t i = 0; i < n; i += AVX512_LANES)
+        _mm512_storeu_si512(words + i, avx512_word(addresses + 2 * i, w));
 }
 
 /* Lanes that are references to arrays. */
@@ -141,7 +147,7 @@ AVX512 static inline void avx512_descend(const struct fib6 *fib, const uint64_t 
     uint32_t words[avx512_CHUNK];
     __mmask16 any = 0;
     for (size_t i = 0; i < n; i += AVX512_LANES) {
-        __m512i word = avx512_words(addresses + 2 * i, 0);
+        __m512i word = avx512_word(addresses + 2 * i, 0);
         __m512i e = _mm512_i32gather_epi32(_mm512_srli_epi32(word, 16), fib->root, 4);
         any |= avx512_arrays(e);
         _mm512_storeu_si512(words + i, word);
@@ -149,8 +155,8 @@ AVX512 static inline void avx512_descend(const struct fib6 *fib, const uint64_t 
     }
     for (int depth = 2; any && depth < 16; depth++) {
         const __m128i shift = _mm_cvtsi32_si128(24 - depth % 4 * 8);
-        for (size_t i = 0; depth % 4 == 0 && i < n; i += AVX512_LANES)
-            _mm512_storeu_si512(words + i, avx512_words(addresses + 2 * i, depth / 4));
+        if (depth % 4 == 0)
+            avx512_words(addresses, depth / 4, words, n);
         any = 0;
         for (size_t i = 0; i < n; i += AVX512_LANES) {
             __m512i e = _mm512_loadu_si512(values + i), word = _mm512_loadu_si512(words + i);
@@ -181,7 +187,7 @@ AVX512 static inline size_t avx512_list(const uint32_t *values, size_t n, uint32
 
 AVX512 static void find6_avx512(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
-    uint32_t list[avx512_CHUNK + AVX512_LANES];
+    uint32_t list[avx512_CHUNK];
     while (n >= AVX512_LANES) {
         size_t part = n < avx512_CHUNK ? n & ~(size_t)(AVX512_LANES - 1) : avx512_CHUNK;
         avx512_descend(fib, addresses, values, part);

@@ -10,10 +10,6 @@
  *     LISTS_RANK(block, key)   position of the last key <= key
  */
 
-#ifndef LISTS_FEW
-#define LISTS_FEW 16 /* less than one of so many lanes is not worth a pass over all of them */
-#endif
-
 enum { LISTS_NAME(CHUNK) = 1024 }; /* addresses of a chunk: what is kept for it stays in the nearest caches */
 
 LISTS_TARGET static inline uint32_t LISTS_NAME(search)(const struct fib6 *fib, uint32_t entry, uint64_t high,

@@ -1,6 +1,7 @@
 """Choosing the kernel that hashes many flows once, at import.
 
 Owns: the choice. `FASTPATH_SIMD=scalar|avx2|avx512` in the environment makes it; otherwise the widest vectors there are.
+What follows a dash there (`avx512-loads`) is for the lookup alone.
 """
 
 import os
@@ -25,4 +26,4 @@ def use(name: str | None) -> None:
     chosen = siphash_named(wanted)
 
 
-use(os.environ.get("FASTPATH_SIMD") or None)
+use(os.environ.get("FASTPATH_SIMD", "").partition("-")[0] or None)

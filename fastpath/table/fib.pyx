@@ -16,7 +16,7 @@ from fastpath.atomic cimport atomic_pointer_store
 from fastpath.table.fib_build cimport root_compile, root_update
 from fastpath.table.fib_change cimport change, change_trace
 from fastpath.table.fib_pool cimport (
-    FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
+    FIB4_OFFSET, FIB6_OFFSET, FIB_LINE, edition_give, edition_retire, edition_take, piece_give, pool_free, pool_new,
 )
 from fastpath.table.fib_rows cimport FIB_VALUE_MAX, rows_of
 from fastpath.table.rib cimport (
@@ -25,8 +25,6 @@ from fastpath.table.rib cimport (
 
 cdef enum:
     LINES_MIN = 4096           # of a pool; four times as many when they run out
-    LINES_MAX_IPV4 = 0x800000  # what a reference can name: 512 MiB
-    LINES_MAX_IPV6 = 0x1000000 # 1 GiB
     REBUILD_SHARE = 16         # more changes at once than this part of the routes: compile anew
     LIST_ROOM = 256            # routes fetched at a time when listing
 
@@ -173,7 +171,7 @@ cdef class Fib:
     cdef int compile_anew(self, int version) except -1:
         """Compile all routes into a pool of their own, for `publish`."""
         cdef family *f = self.family_of(version)
-        cdef uint64_t most = LINES_MAX_IPV4 if version == 4 else LINES_MAX_IPV6
+        cdef uint64_t most = (<uint64_t>(FIB4_OFFSET if version == 4 else FIB6_OFFSET) + FIB_LINE) // FIB_LINE
         cdef uint64_t lines = LINES_MIN
         self.reserve(f, 1)
         while lines < f.routes.routes // 2:
