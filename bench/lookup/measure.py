@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -38,11 +39,14 @@ def batches(call: Callable[[np.ndarray], object], keys: np.ndarray, size: int, p
 
 
 def in_turns(contenders: dict[str, Callable[[], list[int]]], rounds: int = 5) -> dict[str, list[int]]:
-    """Let each contender measure itself once a round, so that all share the machine's moods."""
+    """Let each contender measure itself once a round, so that all share the machine's moods.
+
+    Their order changes by the round: what the one before leaves in the caches is not always the same one's lot.
+    """
     took: dict[str, list[int]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            took[name] += contender()
+    for turn in range(rounds):
+        for name in random.Random(turn).sample(list(contenders), len(contenders)):
+            took[name] += contenders[name]()
     return took
 
 

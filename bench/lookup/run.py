@@ -399,7 +399,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args()
-    rounds = 2 if options.quick else 5
+    rounds = 2 if options.quick else 10
     print("making tables")
     if options.table:
         v4, v6, source = real_table(options.table)
@@ -436,8 +436,8 @@ def main() -> None:
     step("peers", lambda: peers(v4))
     step("growth v4", lambda: growth(v4, 4))
     step("growth v6", lambda: growth(v6, 6))
-    step("dpdk", lambda: dpdk(v4, 2 * rounds))
-    step("dpdk third", lambda: dpdk(third(v4), 2 * rounds))
+    step("dpdk", lambda: dpdk(v4, rounds))
+    step("dpdk third", lambda: dpdk(third(v4), rounds))
 
 
 if __name__ == "__main__":
