@@ -23,9 +23,9 @@ static const struct lookup_kernels lookup_scalar = {"scalar", find4_scalar, find
 #include "fastpath/simd/lookup_avx512.h"
 #include "fastpath/simd/lookup_avx512_loads.h"
 
-static const struct lookup_kernels lookup_avx2 = {"avx2", find4_avx2, find6_avx2};
-static const struct lookup_kernels lookup_avx512_loads = {"avx512-loads", find4_avx512_loads, find6_avx512_loads};
-static const struct lookup_kernels lookup_avx512 = {"avx512", find4_avx512, find6_avx512};
+static const struct lookup_kernels lookup_avx2 = {"avx2", avx2_find4, avx2_find6};
+static const struct lookup_kernels lookup_avx512_loads = {"avx512-loads", avx512_loads_find4, avx512_loads_find6};
+static const struct lookup_kernels lookup_avx512 = {"avx512", avx512_find4, avx512_find6};
 
 /* The kernels of row `i`, NULL behind the last; *runs says whether this processor has the instructions. */
 static const struct lookup_kernels *lookup_row(int i, int *runs)

@@ -1,8 +1,7 @@
 /* Bulk lookups with AVX2.
  *
- * Owns: plain loads where others gather: the vectors compute the places of eight elements, store them, and the next
- * pass loads from there, so that many loads are under way at once; then searches of a block in one comparison.
- * Never: runs where the dispatch table did not find AVX2, or branches on where an address's first arrays led.
+ * Owns: what the passes (lookup_passes.h) do to eight lanes, and searches of a block in one comparison.
+ * Never: runs where the dispatch table did not find AVX2, or gathers.
  */
 #ifndef FASTPATH_SIMD_LOOKUP_AVX2_H
 #define FASTPATH_SIMD_LOOKUP_AVX2_H
@@ -17,12 +16,16 @@
 enum {
     AVX2_LANES = 8,
     AVX2_PART = 512,
-    FEW = 16 /* less than one of so many lanes is not worth a pass over all of them */
+    PASSES_FEW = 16 /* less than one of so many addresses is not worth a pass over all */
 };
 
 AVX2 static inline __m256i avx2_read(const uint32_t *lanes) { return _mm256_loadu_si256((const __m256i *)lanes); }
 
 AVX2 static inline void avx2_write(uint32_t *lanes, __m256i e) { _mm256_storeu_si256((__m256i *)lanes, e); }
+
+AVX2 static inline __m256i avx2_lower(__m256i e) { return _mm256_and_si256(e, _mm256_set1_epi32(0xffff)); }
+
+AVX2 static inline __m256i avx2_right(__m256i e, int bits) { return _mm256_srli_epi32(e, bits); }
 
 AVX2 static inline int avx2_load(const uint8_t *place)
 {
@@ -32,7 +35,7 @@ AVX2 static inline int avx2_load(const uint8_t *place)
 }
 
 /* Four bytes from each of eight places. On Zen 4 a gather of eight takes half as long again. */
-AVX2 static inline __m256i avx2_loads(const uint8_t *base, const uint32_t *places)
+AVX2 static inline __m256i avx2_load_all(const uint8_t *base, const uint32_t *places)
 {
     return _mm256_setr_epi32(avx2_load(base + places[0]), avx2_load(base + places[1]), avx2_load(base + places[2]),
                              avx2_load(base + places[3]), avx2_load(base + places[4]), avx2_load(base + places[5]),
@@ -82,37 +85,8 @@ AVX2 static void avx2_rest4(const struct fib4 *fib, const uint32_t *addresses, u
         __m256i left = _mm256_and_si256(avx2_root4(fib, addresses + i), _mm256_set1_epi32(FIB4_SHIFT));
         __m256i outside = _mm256_sllv_epi32(_mm256_set1_epi32(-1), left);
         avx2_write(places, avx2_place4(e, _mm256_andnot_si256(outside, avx2_read(addresses + i))));
-        avx2_write(values + i, avx2_element4(e, avx2_loads(fib->base, places)));
+        avx2_write(values + i, avx2_element4(e, avx2_load_all(fib->base, places)));
     }
-}
-
-/* n <= PART addresses, a multiple of LANES. */
-AVX2 static inline void avx2_part4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
-{
-    uint32_t places[AVX2_PART], signs = 0;
-    for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i e = avx2_root4(fib, addresses + i);
-        __m256i bits = _mm256_and_si256(avx2_read(addresses + i), _mm256_set1_epi32(0xffff));
-        avx2_write(values + i, e);
-        avx2_write(places + i, avx2_place4(e, bits));
-    }
-    for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i e = avx2_element4(avx2_read(values + i), avx2_loads(fib->base, places + i));
-        signs |= avx2_signs(e);
-        avx2_write(values + i, e);
-    }
-    if (signs)
-        avx2_rest4(fib, addresses, values, n);
-}
-
-AVX2 static void find4_avx2(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
-{
-    while (n >= AVX2_LANES) {
-        size_t part = n < AVX2_PART ? n & ~(size_t)(AVX2_LANES - 1) : AVX2_PART;
-        avx2_part4(fib, addresses, values, part);
-        addresses += part, values += part, n -= part;
-    }
-    find4_scalar(fib, addresses, values, n);
 }
 
 /* -- IPv6 -------------------------------------------------------------------------- */
@@ -156,21 +130,23 @@ AVX2 static inline __m256i avx2_root6(const struct fib6 *fib, const uint64_t *ad
 }
 
 /* All bits in lanes that are references to arrays. */
-AVX2 static inline __m256i avx2_arrays(__m256i e)
+AVX2 static inline __m256i avx2_in_arrays(__m256i e)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(FIB_REF | FIB_BLOCK)), e);
 }
 
-/* Where in the arrays that lanes `more` of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which
- * is no array's, for the others. */
-AVX2 static inline __m256i avx2_place6(__m256i e, __m256i more, __m256i bytes)
+AVX2 static inline uint32_t avx2_arrays(__m256i e) { return avx2_signs(avx2_in_arrays(e)); }
+
+/* Where in the arrays that lanes of `e` refer to the elements for the lowest byte of `bytes` are; line 0, which is no
+ * array's, for other entries. */
+AVX2 static inline __m256i avx2_place6(__m256i e, __m256i bytes)
 {
     __m256i width = _mm256_and_si256(_mm256_srli_epi32(e, FIB6_WIDTH_AT), _mm256_set1_epi32(3));
     __m256i shift = _mm256_and_si256(e, _mm256_set1_epi32(FIB6_SHIFT));
     __m256i at = _mm256_srlv_epi32(_mm256_and_si256(bytes, _mm256_set1_epi32(255)), shift);
     at = _mm256_sllv_epi32(at, width);
     at = _mm256_add_epi32(at, _mm256_and_si256(e, _mm256_set1_epi32(FIB6_OFFSET)));
-    return _mm256_and_si256(at, more);
+    return _mm256_and_si256(at, avx2_in_arrays(e));
 }
 
 /* The elements, of what was loaded there; other entries stay. */
@@ -178,51 +154,22 @@ AVX2 static inline __m256i avx2_element6(__m256i e, __m256i loaded)
 {
     const __m256i masks = _mm256_setr_epi32(0xff, 0xffff, -1, -1, 0xff, 0xffff, -1, -1);
     loaded = _mm256_and_si256(loaded, _mm256_permutevar8x32_epi32(masks, _mm256_srli_epi32(e, FIB6_WIDTH_AT)));
-    return _mm256_blendv_epi8(e, loaded, avx2_arrays(e));
+    return _mm256_blendv_epi8(e, loaded, avx2_in_arrays(e));
 }
 
-/* The next level of n entries: elements from `places`, and in their stead the places for the byte which begins `left`
- * bits from the end of `words`. A level is done for all before the next: the loads of one are independent, those of two
- * levels are not. Returns how many are in arrays still. */
-AVX2 static inline size_t avx2_level(const struct fib6 *fib, const uint32_t *words, int left, uint32_t *entries,
-                                     uint32_t *places, size_t n)
-{
-    size_t n_more = 0;
-    for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i e = avx2_element6(avx2_read(entries + i), avx2_loads(fib->base, places + i)), more = avx2_arrays(e);
-        n_more += (size_t)__builtin_popcount(avx2_signs(more));
-        avx2_write(entries + i, e);
-        avx2_write(places + i, avx2_place6(e, more, _mm256_srli_epi32(avx2_read(words + i), left)));
-    }
-    return n_more;
-}
-
-AVX2 static inline void avx2_words(const uint64_t *addresses, int w, uint32_t *words, size_t n)
-{
-    for (size_t i = 0; i < n; i += AVX2_LANES)
-        avx2_write(words + i, avx2_word(addresses + 2 * i, w));
-}
-
-/* n <= CHUNK addresses, a multiple of LANES, from the root to values, blocks, or few arrays for the byte `depth`, which is
- * returned; each eight in the order of avx2_word. */
-AVX2 static inline uint32_t avx2_descend(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n)
-{
-    uint32_t words[avx2_CHUNK], places[avx2_CHUNK], depth = 2;
-    size_t n_more = 0;
-    for (size_t i = 0; i < n; i += AVX2_LANES) {
-        __m256i word = avx2_word(addresses + 2 * i, 0), e = avx2_root6(fib, addresses + 2 * i), more = avx2_arrays(e);
-        n_more += (size_t)__builtin_popcount(avx2_signs(more));
-        avx2_write(words + i, word);
-        avx2_write(entries + i, e);
-        avx2_write(places + i, avx2_place6(e, more, _mm256_srli_epi32(word, 8)));
-    }
-    for (; depth < 16 && n_more > n / FEW; depth++) {
-        if ((depth + 1) % 4 == 0 && depth < 15)
-            avx2_words(addresses, (int)(depth + 1) / 4, words, n);
-        n_more = avx2_level(fib, words, (int)(24 - (depth + 1) % 4 * 8), entries, places, n);
-    }
-    return depth;
-}
+#define PASSES_TARGET AVX2
+#define PASSES_NAME(name) avx2_##name
+#define PASSES_VECTOR __m256i
+#define PASSES_LANES AVX2_LANES
+#define PASSES_PART AVX2_PART
+#define PASSES_CHUNK avx2_CHUNK
+#include "fastpath/simd/lookup_passes.h"
+#undef PASSES_TARGET
+#undef PASSES_NAME
+#undef PASSES_VECTOR
+#undef PASSES_LANES
+#undef PASSES_PART
+#undef PASSES_CHUNK
 
 /* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
 static uint64_t avx2_rows[256];
@@ -243,7 +190,7 @@ AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addr
     for (size_t i = 0; i < n; i += AVX2_LANES) {
         __m256i e = _mm256_permutevar8x32_epi32(avx2_read(values + i), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         avx2_write(values + i, e);
-        for (uint32_t deep = avx2_signs(avx2_arrays(e)); __builtin_expect(deep != 0, 0); deep &= deep - 1) {
+        for (uint32_t deep = avx2_arrays(e); __builtin_expect(deep != 0, 0); deep &= deep - 1) {
             size_t k = i + (size_t)__builtin_ctz(deep);
             values[k] = fib6_follow(fib, values[k], depth, addresses[2 * k], addresses[2 * k + 1]);
         }
@@ -255,12 +202,12 @@ AVX2 static inline size_t avx2_list(const struct fib6 *fib, const uint64_t *addr
     return n_list;
 }
 
-AVX2 static void find6_avx2(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
+AVX2 static void avx2_find6(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
     uint32_t list[avx2_CHUNK];
     while (n >= AVX2_LANES) {
         size_t part = n < avx2_CHUNK ? n & ~(size_t)(AVX2_LANES - 1) : avx2_CHUNK;
-        uint32_t depth = avx2_descend(fib, addresses, values, part);
+        uint32_t depth = avx2_pass_down(fib, addresses, values, part);
         size_t n_list = avx2_list(fib, addresses, values, part, depth, list);
         avx2_resolve(fib, addresses, values, part, list, n_list);
         addresses += 2 * part, values += part, n -= part;

@@ -60,7 +60,7 @@ AVX512 static void avx512_rest4(const struct fib4 *fib, const uint32_t *addresse
 }
 
 /* The root entries of a stride are loaded while the stride before is in its arrays: two misses under way for each lane. */
-AVX512 static void find4_avx512(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
+AVX512 static void avx512_find4(const struct fib4 *fib, const uint32_t *addresses, uint32_t *values, size_t n)
 {
     const __m512i half = _mm512_set1_epi32(0xffff);
     size_t whole = n & ~(size_t)(AVX512_STRIDE - 1);
@@ -185,7 +185,7 @@ AVX512 static inline size_t avx512_list(const uint32_t *values, size_t n, uint32
     return n_list;
 }
 
-AVX512 static void find6_avx512(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
+AVX512 static void avx512_find6(const struct fib6 *fib, const uint64_t *addresses, uint32_t *values, size_t n)
 {
     uint32_t list[avx512_CHUNK];
     while (n >= AVX512_LANES) {
