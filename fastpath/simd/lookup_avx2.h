@@ -103,9 +103,6 @@ AVX2 static inline uint32_t avx2_rank(const struct fib_block *block, uint32_t ke
 #define LISTS_NAME(name) avx2_##name
 #define LISTS_RANK(block, key) avx2_rank(block, key)
 #include "fastpath/simd/lookup_lists.h"
-#undef LISTS_TARGET
-#undef LISTS_NAME
-#undef LISTS_RANK
 
 /* Word `w` (0 = the first 32 bits) of eight addresses, in the order 0 2 4 6 1 3 5 7. */
 AVX2 static inline __m256i avx2_word(const uint64_t *addresses, int w)
@@ -164,12 +161,6 @@ AVX2 static inline __m256i avx2_element6(__m256i e, __m256i loaded)
 #define PASSES_PART AVX2_PART
 #define PASSES_CHUNK avx2_CHUNK
 #include "fastpath/simd/lookup_passes.h"
-#undef PASSES_TARGET
-#undef PASSES_NAME
-#undef PASSES_VECTOR
-#undef PASSES_LANES
-#undef PASSES_PART
-#undef PASSES_CHUNK
 
 /* Row `mask`: the numbers of its set bits, a byte each, in order. (pext does it too, but is slow before Zen 3.) */
 static uint64_t avx2_rows[256];

@@ -96,9 +96,6 @@ AVX512 static inline uint32_t avx512_rank(const struct fib_block *block, uint32_
 #define LISTS_NAME(name) avx512_##name
 #define LISTS_RANK(block, key) avx512_rank(block, key)
 #include "fastpath/simd/lookup_lists.h"
-#undef LISTS_TARGET
-#undef LISTS_NAME
-#undef LISTS_RANK
 
 /* Word `w` (0 = the first 32 bits) of sixteen addresses, each four words in host order by halves. */
 AVX512 static inline __m512i avx512_word(const uint64_t *addresses, int w)

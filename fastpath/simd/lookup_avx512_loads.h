@@ -79,12 +79,6 @@ AVX512 static inline __m512i avx512_loads_element6(__m512i e, __m512i loaded)
 #define PASSES_PART AVX512_PART
 #define PASSES_CHUNK avx512_CHUNK
 #include "fastpath/simd/lookup_passes.h"
-#undef PASSES_TARGET
-#undef PASSES_NAME
-#undef PASSES_VECTOR
-#undef PASSES_LANES
-#undef PASSES_PART
-#undef PASSES_CHUNK
 
 /* Entries that are arrays still, for the byte `depth`. */
 AVX512 static inline void avx512_loads_follow(const struct fib6 *fib, const uint64_t *addresses, uint32_t *entries, size_t n,

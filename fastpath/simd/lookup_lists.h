@@ -4,9 +4,9 @@
  * Never: branches on the outcome of a search; whether an address needs another
  * round only moves the end of the next list. The loads of a round are independent and overlap.
  *
- * Included once for each instruction set, which defines
+ * Included once for each instruction set, which defines, and finds undefined again
  *     LISTS_TARGET             its function attribute
- *     LISTS_NAME(name)         the name with its suffix
+ *     LISTS_NAME(name)         the name with its prefix
  *     LISTS_RANK(block, key)   position of the last key <= key
  */
 
@@ -56,3 +56,7 @@ LISTS_TARGET static inline void LISTS_NAME(resolve)(const struct fib6 *fib, cons
     else
         LISTS_NAME(rounds)(fib, addresses, values, list, n_list, 0);
 }
+
+#undef LISTS_TARGET
+#undef LISTS_NAME
+#undef LISTS_RANK

@@ -4,7 +4,7 @@
  * Owns: the passes of both families, whatever the width of the vectors.
  * Never: gathers, or branches on where an address's first arrays led.
  *
- * Included once for each width of vectors, which defines
+ * Included once for each width of vectors, which defines, and finds undefined again
  *     PASSES_TARGET               its function attribute
  *     PASSES_NAME(name)           the name with its prefix
  *     PASSES_VECTOR               LANES words
@@ -88,3 +88,10 @@ PASSES_TARGET static inline uint32_t PASSES_NAME(pass_down)(const struct fib6 *f
     }
     return depth;
 }
+
+#undef PASSES_TARGET
+#undef PASSES_NAME
+#undef PASSES_VECTOR
+#undef PASSES_LANES
+#undef PASSES_PART
+#undef PASSES_CHUNK
